@@ -1,0 +1,38 @@
+# Formwright: `make help` lists the targets. Each creates the virtual environment if it is missing.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: help demo test lint types bench clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY) ## compile a real Transformer: report, agreement with eager, time beside Inductor
+	$(BIN)/python examples/01_compile_a_transformer.py
+
+test: $(READY) lint types ## lint, types and every test
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## ruff: style and import order
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy does not follow the editable install's import hook, so it is shown the package by a link.
+types: $(READY) ## mypy, strict
+	@mkdir -p .types && ln -sfn .. .types/formwright
+	MYPYPATH=.types $(BIN)/mypy -p formwright
+
+bench: $(READY) ## the benchmarks (minutes; not part of the tests); JSON goes to docs/measurements/
+	$(BIN)/python benchmarks/overhead.py
+
+clean: ## remove the virtual environment and what the tools left
+	rm -rf $(VENV) .types .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -1,0 +1,134 @@
+"""The backend behind `torch.compile(model, backend="formwright")`.
+
+The whole flow is `compile_graph`: capture -> pipeline -> dispatch -> lowering. Around it one rule:
+if our own code cannot take a graph, the graph is compiled as it is, and the report says why.
+It must not know what any pass does. Next: `capture.py`, `pipeline.py`, `dispatch.py`, `lower.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import fx
+
+from .capture import capture
+from .dispatch import Dispatcher, Leaf
+from .errors import Declined
+from .graph import to_text
+from .instruments import instruments
+from .lower import Target, target
+from .options import Options
+from .passes.contract import Pass
+from .pipeline import PASSES, Pipeline
+from .report import CAPTURE, Decline, Reason, Report, current_report
+from .torch_compat import CONTROL_FLOW, trace_structured
+from .variants import Lowering
+
+log = logging.getLogger(__name__)
+
+
+class FallbackWarning(UserWarning):
+    """Our own code failed on a graph; it was compiled unrewritten."""
+
+
+def backend(
+    gm: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    *,
+    mode: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Callable[..., Any]:
+    """What Dynamo calls with each graph. `mode` and `options` come from `torch.compile`.
+
+    Raises UnknownNameError or OptionError for options that are not known, and whatever the target
+    raises on the graph as it is.
+    """
+    chosen = Options.of(options)
+    lower = target(chosen.target, chosen.target_options, mode)
+    Pipeline.of(chosen, Report())  # names to disable are checked even where a graph is declined
+    return compile_or_fall_back(gm, example_inputs, chosen, lower, current_report())
+
+
+def compile_or_fall_back(
+    gm: fx.GraphModule,
+    inputs: Sequence[Any],
+    options: Options,
+    lower: Target,
+    report: Report,
+    passes: Sequence[Pass] = PASSES,
+) -> Callable[..., Any]:
+    """`compile_graph`, or the target alone where that declines or fails."""
+    number = report.start_graph()
+    try:
+        return compile_graph(gm, inputs, options, lower, report, number, passes)
+    except CONTROL_FLOW:
+        raise
+    except Declined as declined:
+        log.info("graph not taken: %s", declined)
+        row = Decline("", "graph", "", declined.reason, str(declined))
+    except Exception as error:
+        row = _internal_error(error)
+    report.record(CAPTURE, sites=1, declined=(row,))
+    return lower(gm, inputs)
+
+
+def compile_graph(
+    gm: fx.GraphModule,
+    inputs: Sequence[Any],
+    options: Options,
+    lower: Target,
+    report: Report,
+    number: int,
+    passes: Sequence[Pass] = PASSES,
+) -> Callable[..., Any]:
+    """Capture, rewrite, and lower the variant that is expected to run; the others on need.
+
+    Raises Declined where the graph cannot be taken.
+    """
+    started = time.perf_counter()
+    captured = capture(gm, inputs, lower.name)
+    ms = (time.perf_counter() - started) * 1e3
+    report.hash_graph(to_text(captured.module.graph))
+
+    pipeline = Pipeline.of(options, report, instruments(number), passes)
+    tree = pipeline.expand(captured.module)
+
+    lowering = Lowering(captured, lower, report, number, options.verify)
+    dispatcher = Dispatcher(tree, lowering, captured.module)
+    first = dispatcher.first
+    first.executable, first.guards = lowering.now(first.graph, first.name, inputs)
+
+    report.record(CAPTURE, sites=1, rewritten=1, ms=ms)
+    _publish(report, number)
+    if isinstance(tree, Leaf) and tree.executable is not None:
+        return tree.executable  # nothing to decide: nothing in the way
+    return dispatcher
+
+
+def _internal_error(error: Exception) -> Decline:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    reason = f"{type(error).__name__}: {error} ({frame.name}, line {frame.lineno})"
+    warnings.warn(
+        f"formwright could not rewrite a graph; it is compiled as it is. {reason}",
+        FallbackWarning,
+        stacklevel=2,
+    )
+    log.debug("fallback", exc_info=error)
+    source = f"{frame.filename}:{frame.lineno}"
+    return Decline("", "graph", source, Reason.INTERNAL_ERROR, reason)
+
+
+def _publish(report: Report, number: int) -> None:
+    """The report on the log (`TORCH_LOGS="formwright"`) and in the structured trace."""
+    log.info("graph %d\n%s", number, report)
+    trace_structured(
+        "artifact",
+        metadata_fn=lambda: {"name": f"formwright_report_{number}", "encoding": "json"},
+        payload_fn=lambda: json.dumps(report.to_dict()),
+    )

@@ -1,0 +1,182 @@
+"""Questions that every pass asks of an FX graph, and the one way to add a node to it.
+
+Node metadata: `meta["val"]` is the fake value (shape, strides, dtype, storage) of each node. It
+must not know any pass. Next: `facts.py` for what holds about a whole graph.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import fx
+
+from .report import Decline, Reason
+from .torch_compat import FakeTensor, statically_known_true, sym_eq
+
+aten = torch.ops.aten
+
+# Metadata that a node passes on to the one that replaces it: where it stands in the user's code,
+# and the tags by which checkpointed regions are recomputed.
+INHERITED = ("nn_module_stack", "stack_trace", "source_fn_stack", "recompute", "ac_graph_id")
+
+
+def fake(node: fx.Node) -> torch.Tensor | None:
+    """The fake tensor that stands for `node`'s value; None where it is not one tensor."""
+    value = node.meta.get("val")
+    return value if isinstance(value, torch.Tensor) else None
+
+
+def where(node: fx.Node) -> str:
+    """The module path that `node` comes from, such as `encoder.layer.0.attention`."""
+    stack = node.meta.get("nn_module_stack")
+    if not stack:
+        return ""
+    path = str(list(stack.values())[-1][0])
+    path = re.sub(r"^L\['self'\]\.?|^L\['\w+'\]\.?", "", path)
+    path = path.replace("._modules['", ".").replace("_modules['", "").replace("']", "")
+    return path.replace("slf.", "").strip(".")
+
+
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+
+
+def source(node: fx.Node) -> str:
+    """`file:line` of the user's statement that made `node`."""
+    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
+    return ":".join(frames[-1]) if frames else ""
+
+
+def decline(node: fx.Node, code: Reason, reason: str) -> Decline:
+    """The report row of a site that is left as it is."""
+    return Decline(where(node), op_name(node), source(node), code, reason)
+
+
+def op_name(node: fx.Node) -> str:
+    """`softmax.int`, `linear.default`, or the plain name of what is not an ATen overload."""
+    if isinstance(node.target, torch._ops.OpOverload):
+        return str(node.target).removeprefix("aten.")
+    return str(getattr(node.target, "__name__", node.target))
+
+
+def is_call(node: object, *targets: object) -> bool:
+    """Whether `node` is a call of one of `targets`."""
+    return isinstance(node, fx.Node) and node.op == "call_function" and node.target in targets
+
+
+def number(arg: object) -> float | None:
+    """The Python number that an argument stands for: itself, or a 0-d constant of the graph."""
+    if isinstance(arg, bool):
+        return None
+    if isinstance(arg, int | float):
+        return float(arg)
+    if is_call(arg, aten.full.default):
+        assert isinstance(arg, fx.Node)
+        size, value = arg.args[:2]
+        return number(value) if not size else None
+    return None
+
+
+def same_size(a: Iterable[Any], b: Iterable[Any]) -> bool:
+    """Whether two sizes are proven equal, without putting a guard on either."""
+    left, right = list(a), list(b)
+    return len(left) == len(right) and all(
+        statically_known_true(sym_eq(x, y)) for x, y in zip(left, right, strict=True)
+    )
+
+
+def same_layout(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two values have the same dtype, size and strides."""
+    return (
+        a.dtype == b.dtype and same_size(a.size(), b.size()) and same_size(a.stride(), b.stride())
+    )
+
+
+def is_symbolic(value: torch.Tensor) -> bool:
+    """Whether any size, stride or offset of `value` is known only at run time."""
+    numbers = (*value.size(), *value.stride(), value.storage_offset())
+    return any(isinstance(n, torch.SymInt) for n in numbers)
+
+
+def nbytes(value: torch.Tensor) -> int:
+    """Bytes of a value of static size."""
+    return value.numel() * value.element_size()
+
+
+def infer(target: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """The fake value of `target(*args, **kwargs)`, where nodes stand for their fake values."""
+    args, kwargs = fx.node.map_arg((args, kwargs), lambda n: n.meta.get("val"))
+    modes = [v.fake_mode for v in _flat(args, kwargs) if isinstance(v, FakeTensor)]
+    if not modes:
+        raise ValueError(f"{target} reads no tensor, so its value cannot be inferred")
+    with modes[0]:
+        return target(*args, **kwargs)
+
+
+def emit(
+    graph: fx.Graph,
+    target: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+    *,
+    like: fx.Node,
+) -> fx.Node:
+    """A new call in front of `like`, at the same place in the user's code, its value inferred."""
+    kwargs = kwargs or {}
+    value = infer(target, args, kwargs)
+    with graph.inserting_before(like):
+        node = graph.call_function(target, args, kwargs)
+    node.meta = {k: like.meta[k] for k in INHERITED if k in like.meta}
+    node.meta["val"] = value
+    return node
+
+
+def repropagate(changed: fx.Node) -> None:
+    """Infer anew the values of everything behind `changed`, as far as strides or storage differ.
+
+    Raises what the operator raises where the new layout does not suit it (`view`, say).
+    """
+    stale = {changed}
+    node = changed.next
+    while node.op != "root":
+        sources = [n for n in node.all_input_nodes if n in stale]
+        if sources and node.op == "call_function":
+            before = node.meta.get("val")
+            node.meta["val"] = after = infer(node.target, node.args, node.kwargs)
+            if not _settled(before, after, sources):
+                stale.add(node)
+        node = node.next
+
+
+def _settled(before: Any, after: Any, sources: list[fx.Node]) -> bool:
+    if not isinstance(before, torch.Tensor) or not isinstance(after, torch.Tensor):
+        return False
+    storages = {v.untyped_storage()._cdata for n in sources if (v := fake(n)) is not None}
+    return same_layout(before, after) and after.untyped_storage()._cdata not in storages
+
+
+def _flat(*trees: Any) -> list[Any]:
+    return list(torch.utils._pytree.tree_leaves(trees))
+
+
+def to_text(graph: fx.Graph) -> str:
+    """The graph as stable text: own numbering, operators, shapes and dtypes, no addresses."""
+    names: dict[fx.Node, str] = {}
+    lines = []
+    for node in graph.nodes:
+        names[node] = f"%{len(names)}"
+        args = fx.node.map_arg((node.args, node.kwargs), lambda n: _Name(names[n]))
+        value = fake(node)
+        kind = f" : {value.dtype}{list(value.shape)}" if value is not None else ""
+        what = op_name(node) if node.op == "call_function" else node.op
+        lines.append(f"{names[node]} = {what}{args[0]}{args[1] or ''}{kind}")
+    return "\n".join(lines)
+
+
+class _Name(str):
+    """A node's name that prints without quotes."""
+
+    def __repr__(self) -> str:
+        return str(self)

@@ -1,0 +1,279 @@
+"""Attention written by hand becomes one `scaled_dot_product_attention`.
+
+Shapes: B batch, H heads, L queries, S keys, K head width.
+
+    dropout(softmax(q @ k.T * scale + mask)) @ v   ->   sdpa(q, k, v, mask, scale)
+
+with q [B,H,L,K], k and v [B,H,S,K], mask broadcastable to [B,H,L,S].
+Law: both sides are softmax(scale q k^T + mask) v. They differ in rounding only: the fused kernel
+sums in another order, and in bf16 and fp16 keeps the scores in fp32, which the original rounds.
+With dropout the distribution is the same, the random numbers are not.
+
+This first form knows the spelling above with any layout around it; everything else is declined by
+name. Next: `site` reads a site off the graph, `_veto` says why not, `_build` writes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+
+from ..errors import Declined
+from ..facts import Facts
+from ..graph import aten, decline, emit, fake, is_call, number, repropagate, same_size
+from ..options import Options
+from ..report import Reason
+from .contract import Outcome
+from .finite import is_finite
+
+SOFTMAX = (aten.softmax.int,)
+PRODUCT = (aten.matmul.default, aten.bmm.default)
+CASTS = (aten.to.dtype,)
+
+
+@dataclass
+class Site:
+    """One attention as read off the graph. `chain` is every node between `scores` and `out`."""
+
+    scores: fx.Node
+    query: fx.Node
+    key_t: fx.Node
+    value: fx.Node
+    out: fx.Node
+    scale: float = 1.0
+    mask: fx.Node | None = None
+    dropout: float = 0.0
+    chain: list[fx.Node] = field(default_factory=list)
+
+
+def fuse_attention(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
+    """The pass. A site is a softmax between two matrix products."""
+    outcome = Outcome()
+    for softmax in [n for n in graph.nodes if is_call(n, *SOFTMAX)]:
+        if not _between_products(softmax):
+            continue
+        outcome.sites += 1
+        try:
+            site = read_site(softmax)
+            _veto(site, facts)
+            _build(graph, site)
+            outcome.rewritten += 1
+        except Declined as declined:
+            outcome.declined.append(decline(softmax, declined.reason, str(declined)))
+    return outcome
+
+
+# --- read ---------------------------------------------------------------------------------------
+
+
+def read_site(softmax: fx.Node) -> Site:
+    """The site around a softmax. Raises Declined at the first thing that this form does not know."""
+    rank = _value(softmax).dim()
+    if softmax.args[1] not in (-1, rank - 1):
+        raise Declined(Reason.OTHER_AXIS, f"softmax over axis {softmax.args[1]}, not over the keys")
+    chain = [softmax]
+    dropout, out = _forward(softmax, chain)
+    scale, mask, scores = _backward(_node(softmax.args[0]), chain)
+    query, key_t = _node(scores.args[0]), _node(scores.args[1])
+    value = _node(out.args[1])
+    return Site(scores, query, key_t, value, out, scale, mask, dropout, chain)
+
+
+def _forward(softmax: fx.Node, chain: list[fx.Node]) -> tuple[float, fx.Node]:
+    """From the softmax through casts and dropout to the product with the values."""
+    node, dropout = softmax, 0.0
+    while True:
+        if len(node.users) != 1:
+            raise Declined(Reason.OTHER_READERS, "the probabilities are read elsewhere too")
+        (reader,) = node.users
+        if is_call(reader, *PRODUCT):
+            if reader.args[0] is not node or reader.args[1] is node:
+                raise Declined(Reason.NOT_A_PRODUCT, "the probabilities are the right factor")
+            return dropout, reader
+        if is_call(reader, aten.dropout.default):
+            p, on = reader.args[1:3]
+            if not isinstance(p, float) or not isinstance(on, bool) or dropout or p >= 1.0:
+                raise Declined(Reason.DROPOUT, f"dropout with p={p}")
+            dropout = p if on else 0.0
+        elif not is_call(reader, *CASTS):
+            raise _unknown(reader, "probabilities")
+        node = reader
+        chain.append(node)
+
+
+def _backward(node: fx.Node, chain: list[fx.Node]) -> tuple[float, fx.Node | None, fx.Node]:
+    """From the softmax's input back through casts, one mask and scales to the product q @ k.T."""
+    scale, mask = 1.0, None
+    while True:
+        if len(node.users) != 1:
+            raise Declined(Reason.OTHER_READERS, "the scores are read elsewhere too")
+        if is_call(node, *PRODUCT):
+            return scale, mask, node
+        if is_call(node, aten.add.Tensor):
+            left, right = node.args[:2]
+            if mask is not None or scale != 1.0 or node.kwargs.get("alpha", 1) != 1:
+                raise Declined(Reason.UNKNOWN_OP, "two additions, or a scale behind the mask")
+            inner, mask = (left, right) if _leads_to_product(left) else (right, left)
+            if not isinstance(mask, fx.Node) or fake(mask) is None:
+                raise Declined(Reason.UNKNOWN_OP, "a number is added to the scores")
+        elif is_call(node, aten.mul.Tensor, aten.mul.Scalar):
+            inner, factor = _operand_and_number(node.args[0], node.args[1])
+            scale *= factor
+        elif is_call(node, aten.div.Tensor, aten.div.Scalar) and not node.kwargs:
+            inner, factor = _operand_and_number(node.args[0], node.args[1], commutes=False)
+            scale /= factor
+        elif is_call(node, *CASTS):
+            inner = node.args[0]
+        else:
+            raise _unknown(node, "scores")
+        chain.append(node)
+        node = _node(inner)
+
+
+def _operand_and_number(left: Any, right: Any, commutes: bool = True) -> tuple[Any, float]:
+    value = number(right)
+    if value is None and commutes:
+        left, value = right, number(left)
+    if value is None or not isinstance(left, fx.Node):
+        raise Declined(Reason.SCALE_NOT_CONSTANT, "the scores are scaled by a tensor")
+    if not math.isfinite(value) or value <= 0:
+        raise Declined(Reason.SCALE_NOT_CONSTANT, f"the scores are scaled by {value}")
+    return left, value
+
+
+def _leads_to_product(node: object) -> bool:
+    """Whether scores may come from here: a product behind scales, casts and additions."""
+    while isinstance(node, fx.Node) and not is_call(node, *PRODUCT):
+        if not is_call(node, aten.mul.Tensor, aten.div.Tensor, aten.add.Tensor, *CASTS):
+            return False
+        operands = [a for a in node.args[:2] if isinstance(a, fx.Node)]
+        if len(operands) == 2:
+            return any(_leads_to_product(a) for a in operands)
+        node = operands[0] if operands else None
+    return isinstance(node, fx.Node)
+
+
+def _between_products(softmax: fx.Node) -> bool:
+    """Whether matrix products stand on both sides within a few steps: then it is a site."""
+    return _reaches(softmax, forward=True) and _reaches(softmax, forward=False)
+
+
+def _reaches(start: fx.Node, forward: bool, steps: int = 12) -> bool:
+    front = {start}
+    for _ in range(steps):
+        front = {n for f in front for n in (f.users if forward else f.all_input_nodes)}
+        if any(is_call(n, *PRODUCT, aten.einsum.default, aten.baddbmm.default) for n in front):
+            return True
+        front = {n for n in front if (v := fake(n)) is not None and v.dim() >= 3}
+    return False
+
+
+def _unknown(node: fx.Node, what: str) -> Declined:
+    name = getattr(node.target, "__name__", str(node.target))
+    return Declined(Reason.UNKNOWN_OP, f"{name} on the {what} is not known to this pass")
+
+
+# --- veto ---------------------------------------------------------------------------------------
+
+
+def _veto(site: Site, facts: Facts) -> None:
+    """Raises Declined if the two sides of the law could differ at this site."""
+    q, k_t, v, out = map(_value, (site.query, site.key_t, site.value, site.out))
+    if not q.dim() == k_t.dim() == v.dim() == 4:
+        raise Declined(Reason.SHAPES, f"{q.dim()}-d queries; this form knows [B, H, L, K]")
+    if not (same_size(q.shape[:2], k_t.shape[:2]) and same_size(q.shape[:2], v.shape[:2])):
+        raise Declined(Reason.SHAPES, "queries, keys and values differ in batch or heads")
+    if not same_size([q.shape[-1]], [v.shape[-1]]):
+        raise Declined(Reason.SHAPES, "keys and values differ in width")
+    region = facts.autocast_region(site.out)
+    if any(facts.autocast_region(n) != region for n in (site.scores, *site.chain)):
+        raise Declined(Reason.AUTOCAST, "an autocast region begins or ends inside")
+    lowered = facts.autocast_dtype(site.out)
+    if lowered is not None and (site.mask is not None or q.dtype != lowered):
+        raise Declined(Reason.AUTOCAST, f"autocast to {lowered} would cast the mask or the queries")
+    _veto_dtypes(site, q, k_t, v, out)
+    if site.mask is not None:
+        _veto_mask(site.mask, q, k_t)
+    read = [site.query, site.key_t, site.value, site.scores, *site.chain]
+    read += [site.mask] if site.mask is not None else []
+    writer = facts.written_between(read, site.scores, site.out)
+    if writer is not None:
+        raise Declined(Reason.MUTATED, f"{writer.target} writes to a value in between")
+
+
+def _veto_dtypes(
+    site: Site, q: torch.Tensor, k_t: torch.Tensor, v: torch.Tensor, out: torch.Tensor
+) -> None:
+    if not q.dtype == k_t.dtype == v.dtype == out.dtype or not q.dtype.is_floating_point:
+        raise Declined(Reason.DTYPES, f"queries {q.dtype}, values {v.dtype}, result {out.dtype}")
+    width = torch.finfo(q.dtype).bits
+    for node in site.chain:
+        dtype = _value(node).dtype
+        if not dtype.is_floating_point or torch.finfo(dtype).bits < width:
+            raise Declined(Reason.DTYPES, f"{q.dtype} scores go through {dtype}")
+
+
+def _veto_mask(mask: fx.Node, q: torch.Tensor, k_t: torch.Tensor) -> None:
+    m = _value(mask)
+    if m.dtype != q.dtype:
+        raise Declined(Reason.DTYPES, f"the mask is {m.dtype}, the queries are {q.dtype}")
+    target = [*q.shape[:3], k_t.shape[3]]
+    if not 2 <= m.dim() <= 4:
+        raise Declined(Reason.SHAPES, f"a {m.dim()}-d mask")
+    for have, want in zip(m.shape[::-1], target[::-1], strict=False):
+        if not (same_size([have], [1]) or same_size([have], [want])):
+            raise Declined(Reason.SHAPES, f"the mask {list(m.shape)} does not fit {target}")
+    if not is_finite(mask):
+        raise Declined(
+            Reason.MASK_NOT_PROVEN,
+            "the mask may hold -inf, and a row of it would be NaN before and not after",
+        )
+
+
+# --- build --------------------------------------------------------------------------------------
+
+
+def _build(graph: fx.Graph, site: Site) -> None:
+    """Put the fused call where the product with the values was."""
+    out = site.out
+    key = emit(graph, aten.transpose.int, (site.key_t, -2, -1), like=out)
+    fused = emit(
+        graph,
+        aten.scaled_dot_product_attention.default,
+        (site.query, key, site.value, site.mask, site.dropout, False),
+        {"scale": site.scale},
+        like=out,
+    )
+    before, after = _value(out), _value(fused)
+    if before.dtype != after.dtype or not same_size(before.shape, after.shape):
+        graph.erase_node(fused)
+        graph.erase_node(key)
+        raise Declined(Reason.DTYPES, f"fused it is {after.dtype}{list(after.shape)}")
+    handed_out = any(user.op == "output" for user in out.users)
+    out.replace_all_uses_with(fused)
+    try:
+        if handed_out:  # the caller sees strides
+            raise RuntimeError("strides")
+        repropagate(fused)
+    except RuntimeError:  # a reader needs the layout that the product had
+        with graph.inserting_after(fused):
+            copy = graph.call_function(aten.contiguous.default, (fused,))
+        copy.meta = {**fused.meta, "val": after.contiguous()}
+        fused.replace_all_uses_with(copy, delete_user_cb=lambda user: user is not copy)
+        repropagate(copy)
+    graph.erase_node(out)
+
+
+def _node(arg: Any) -> fx.Node:
+    assert isinstance(arg, fx.Node)
+    return arg
+
+
+def _value(node: fx.Node) -> torch.Tensor:
+    value = fake(node)
+    assert value is not None
+    return value

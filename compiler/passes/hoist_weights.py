@@ -1,0 +1,149 @@
+"""What depends on weights only leaves the inference graph: it is computed once, before the call.
+
+Weights are the inputs that Dynamo marks as parameters or buffers of a module. A maximal subgraph
+of pure calls on them is cut out; its results become further inputs of the graph, held by a
+`PreparedWeights` that notices when a weight has changed.
+Law: the same operators on the same values. In training nothing is hoisted: the subgraph has to
+be differentiated. Next: `../prepared.py` for when the values are computed anew.
+"""
+
+from __future__ import annotations
+
+from torch import fx
+
+from ..facts import Facts, is_pure
+from ..graph import decline, fake, is_symbolic, nbytes, where
+from ..options import Options
+from ..prepared import PreparedWeights
+from ..report import Decline, Reason
+from .contract import Outcome
+
+# A hoisted value this much larger than what it is computed from costs more to read than to make.
+LARGEST_GROWTH = 4
+
+
+def hoist_weights(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
+    """The pass. A site is a value computed from weights alone and read by something else."""
+    outcome = Outcome()
+    derived = _weight_only(graph, facts)
+    candidates = [n for n in derived if _is_site(n, derived, facts)]
+    outcome.sites = len(candidates)
+    if facts.records_gradients:
+        reason = "autograd differentiates it"
+        outcome.declined = [decline(n, Reason.TRAINING, reason) for n in candidates]
+        return outcome
+    chosen: list[fx.Node] = []
+    budget = options.weights_budget
+    if budget is None:
+        budget = _bytes_of_weights(candidates, derived, facts)
+    for node in candidates:
+        refused = _veto(node, derived, facts, budget - outcome.prepared_bytes)
+        if refused is None:
+            chosen.append(node)
+            outcome.prepared_bytes += _nbytes(node)
+        else:
+            outcome.declined.append(refused)
+    if chosen:
+        outcome.rewritten = len(chosen)
+        outcome.derivation = _cut(graph, chosen, derived, facts)
+    return outcome
+
+
+def _weight_only(graph: fx.Graph, facts: Facts) -> dict[fx.Node, None]:
+    """The calls that depend on weights and constants only, in order; constants alone are not
+    among them (the code generator folds those into their readers)."""
+    known: set[fx.Node] = {n for n in facts.inputs if n.meta.get("weight")}
+    constants: set[fx.Node] = set()
+    derived: dict[fx.Node, None] = {}
+    for node in graph.nodes:
+        if node.op != "call_function" or not is_pure(node):
+            continue
+        if facts.autocast_region(node) is not None or facts.is_written(node):
+            continue
+        inputs = node.all_input_nodes
+        if not all(n in known or n in constants for n in inputs):
+            continue
+        if any(n in known for n in inputs):
+            known.add(node)
+            derived[node] = None
+        elif not inputs:
+            constants.add(node)
+    return derived
+
+
+def _is_site(node: fx.Node, derived: dict[fx.Node, None], facts: Facts) -> bool:
+    """A value at the border, that is more than a view of a weight."""
+    at_border = any(user not in derived for user in node.users)
+    return at_border and fake(node) is not None and not facts.is_view_of_input(node)
+
+
+def _veto(node: fx.Node, derived: dict[fx.Node, None], facts: Facts, budget: int) -> Decline | None:
+    value = fake(node)
+    assert value is not None
+    if is_symbolic(value):
+        return decline(node, Reason.SHAPES, "its size is known only at run time")
+    if facts.reaches_output(node):
+        reason = "the caller gets its memory, and could write to what we keep"
+        return decline(node, Reason.ALIASES_OUTPUT, reason)
+    sources = {n for n in _ancestors(node, derived) if n.meta.get("weight")}
+    if _nbytes(node) > LARGEST_GROWTH * sum(map(_nbytes, sources)):
+        return decline(node, Reason.NOT_WORTH_IT, "it is much larger than the weights behind it")
+    if _nbytes(node) > budget:
+        reason = f"it takes {_nbytes(node):,} bytes, and {max(budget, 0):,} are left of the budget"
+        return decline(node, Reason.BUDGET, reason)
+    return None
+
+
+def _ancestors(node: fx.Node, derived: dict[fx.Node, None]) -> list[fx.Node]:
+    """What `node` is computed from, in the order of the graph, `node` last."""
+    seen: dict[fx.Node, None] = {}
+
+    def visit(n: fx.Node) -> None:
+        if n not in seen:
+            for source in n.all_input_nodes:
+                visit(source)
+            seen[n] = None
+
+    visit(node)
+    return list(seen)
+
+
+def _bytes_of_weights(candidates: list[fx.Node], derived: dict[fx.Node, None], facts: Facts) -> int:
+    behind = {n for c in candidates for n in _ancestors(c, derived) if n.meta.get("weight")}
+    return sum(map(_nbytes, behind))
+
+
+def _cut(
+    graph: fx.Graph, chosen: list[fx.Node], derived: dict[fx.Node, None], facts: Facts
+) -> PreparedWeights:
+    """Move what computes `chosen` into a graph of its own; each becomes an input of the old one."""
+    needed = {n for c in chosen for n in _ancestors(c, derived)}
+    weights = [n for n in facts.inputs if n in needed]
+    preparation = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in weights:
+        copies[node] = preparation.placeholder(node.name)
+        copies[node].meta = dict(node.meta)
+    for node in graph.nodes:
+        if node in needed and node not in copies:
+            copies[node] = preparation.node_copy(node, copies.__getitem__)
+    preparation.output(tuple(copies[c] for c in chosen))
+    last_input = facts.inputs[-1]
+    for i, node in enumerate(chosen):
+        with graph.inserting_after(last_input):
+            prepared = graph.placeholder(f"prepared_{i}")
+        prepared.meta = {"val": node.meta["val"].detach(), "weight": True, "where": where(node)}
+        node.replace_all_uses_with(
+            prepared, delete_user_cb=lambda user: user not in needed or user in chosen
+        )
+        last_input = prepared
+    for node in reversed(list(graph.nodes)):
+        if node in needed and node.op == "call_function" and not node.users:
+            graph.erase_node(node)
+    positions = [facts.inputs.index(w) for w in weights]
+    return PreparedWeights(fx.GraphModule({}, preparation), positions)
+
+
+def _nbytes(node: fx.Node) -> int:
+    value = fake(node)
+    return nbytes(value) if value is not None and not is_symbolic(value) else 0

@@ -1,0 +1,132 @@
+"""The pipeline: which passes run, in which order, and how one is run safely.
+
+A pass works on a copy. If it raises or leaves a broken graph, its work is dropped, the report says
+so, and the run goes on: our mistake costs speed, never the user's run. A pass that returns a
+derivation splits the road: behind it the graph holds only where the derivation does, and the
+graph before it goes through the remaining passes when it is first needed.
+It must not know what any pass does. To add a pass: write `passes/<name>.py`, add a row here.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import fx
+
+from .dispatch import Choice, Leaf
+from .errors import UnknownNameError
+from .facts import Facts
+from .instruments import Instrument
+from .options import Options
+from .passes.attention import fuse_attention
+from .passes.contract import Outcome, Pass
+from .passes.dead_code import remove_dead_code
+from .passes.hoist_weights import hoist_weights
+from .passes.identities import remove_identities
+from .report import Decline, Reason, Report
+
+PASSES: tuple[Pass, ...] = (
+    Pass("remove_identities", remove_identities),
+    Pass("fuse_attention", fuse_attention, wanted=lambda o: o.attention),
+    Pass("remove_dead_code", remove_dead_code),
+    Pass("hoist_weights", hoist_weights, speculative=True),
+)
+
+
+class PassWarning(UserWarning):
+    """A pass of ours failed; the graph was compiled without it."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The passes chosen by the options, and where their work is recorded."""
+
+    passes: tuple[Pass, ...]
+    options: Options
+    report: Report
+    instruments: tuple[Instrument, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        options: Options,
+        report: Report,
+        instruments: tuple[Instrument, ...] = (),
+        passes: Sequence[Pass] = PASSES,
+    ) -> Pipeline:
+        """The passes that `options` want. Raises UnknownNameError for an unknown disabled one."""
+        known = {p.name for p in (*PASSES, *passes)}
+        for name in options.disable:
+            if name not in known:
+                raise UnknownNameError("pass to disable", name, known)
+        chosen = tuple(p for p in passes if p.wanted(options) and p.name not in options.disable)
+        return cls(chosen, options, report, instruments)
+
+    def expand(self, module: fx.GraphModule) -> Leaf | Choice:
+        """Run all passes on `module`; the variants that come of it, as a tree."""
+        return self._expand(module, 0, ())
+
+    def _expand(self, module: fx.GraphModule, start: int, held: tuple[str, ...]) -> Leaf | Choice:
+        for i in range(start, len(self.passes)):
+            before = module
+            module, outcome = self._run(self.passes[i], module)
+            if outcome.derivation is not None:
+                name = outcome.derivation.name
+                return Choice(
+                    outcome.derivation,
+                    self._expand(module, i + 1, (*held, name)),
+                    lambda before=before, i=i: self._expand(before, i + 1, held),  # type: ignore[misc]
+                )
+        return Leaf("+".join(held) or "general", module)
+
+    def _run(self, row: Pass, module: fx.GraphModule) -> tuple[fx.GraphModule, Outcome]:
+        """One pass on a copy of the graph, which takes its place if all went well."""
+        for instrument in self.instruments:
+            instrument.before(row.name, module.graph)
+        started = time.perf_counter()
+        copy = fx.GraphModule(module, _copy_graph(module.graph))
+        try:
+            outcome = row.run(copy.graph, Facts(copy.graph), self.options)
+            if outcome.derivation is not None and not row.speculative:
+                raise TypeError(f"pass {row.name} is not marked as speculative in PASSES")
+            copy.graph.lint()
+        except Exception as error:
+            outcome, copy = _failed(row.name, error), module
+        ms = (time.perf_counter() - started) * 1e3
+        if outcome.rewritten == 0 and outcome.derivation is None:
+            copy = module
+        else:
+            copy.recompile()
+        self.report.record(
+            row.name,
+            sites=outcome.sites,
+            rewritten=outcome.rewritten,
+            declined=tuple(outcome.declined),
+            ms=ms,
+        )
+        self.report.prepared_bytes += outcome.prepared_bytes
+        for instrument in self.instruments:
+            instrument.after(row.name, copy.graph, outcome.rewritten)
+        return copy, outcome
+
+
+def _copy_graph(graph: fx.Graph) -> fx.Graph:
+    copy = fx.Graph()
+    copy.output(copy.graph_copy(graph, {}))
+    return copy
+
+
+def _failed(name: str, error: Exception) -> Outcome:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    reason = f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"
+    warnings.warn(
+        f"formwright: pass {name!r} failed and was skipped; the model runs without it. {reason}",
+        PassWarning,
+        stacklevel=2,
+    )
+    source = f"{where.filename}:{where.lineno}"
+    return Outcome(declined=[Decline("", name, source, Reason.INTERNAL_ERROR, reason)])

@@ -1,0 +1,125 @@
+"""Prepared weights: values computed from weights alone, kept between calls while they are fresh.
+
+What a freshness check can and cannot see:
+
+    change                                            seen by
+    optimiser step, copy_, load_state_dict, in-place  version counter
+    parameter object replaced, load(assign=True)      identity
+    `.data = tensor`, module.to(dtype)                address
+    fused optimisers                                  a hook on every optimiser step
+    `.data.copy_()`, writes through numpy             nothing: call `refresh(model)`
+
+Weights that are inference tensors have no version counter; with those the values are not used at
+all. It must not know where the values come from (`passes/hoist_weights.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import threading
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+
+_version = operator.attrgetter("_version")
+_address = torch.Tensor.data_ptr
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """Prepared values and the state of the weights that they were computed from."""
+
+    values: tuple[torch.Tensor, ...]
+    weights: tuple[weakref.ref[torch.Tensor], ...]
+    versions: tuple[int, ...]
+    addresses: tuple[int, ...]
+    steps: int
+
+    def is_fresh(self, weights: tuple[torch.Tensor, ...]) -> bool:
+        return (
+            self.steps == _fused_steps.count
+            and all(map(operator.is_, map(operator.call, self.weights), weights))
+            and tuple(map(_version, weights)) == self.versions
+            and tuple(map(_address, weights)) == self.addresses
+        )
+
+
+class PreparedWeights:
+    """The derivation that a graph with hoisted weights needs: the values, or None where the
+    freshness of these weights cannot be told.
+
+    Threads may share it: a snapshot is immutable and replaced as a whole.
+    """
+
+    name = "prepared"
+
+    def __init__(self, compute: fx.GraphModule, positions: Sequence[int]) -> None:
+        self._compute = compute
+        self._pick = operator.itemgetter(*positions) if positions else lambda inputs: ()
+        self._single = len(positions) == 1
+        self._snapshot: _Snapshot | None = None
+        self._lock = threading.Lock()
+        _watch_fused_optimisers()
+
+    def derive(self, inputs: Sequence[Any]) -> tuple[torch.Tensor, ...] | None:
+        """The prepared values for the weights among `inputs`, computed anew if one has changed."""
+        weights = (self._pick(inputs),) if self._single else self._pick(inputs)
+        snapshot = self._snapshot
+        try:
+            if snapshot is not None and snapshot.is_fresh(weights):
+                return snapshot.values
+        except RuntimeError:  # a weight without a version counter or an address
+            return None
+        with self._lock:
+            return self._prepare(weights)
+
+    def _prepare(self, weights: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+        try:  # the state is read first: a write in the meantime makes the snapshot stale
+            state = (
+                tuple(map(weakref.ref, weights)),
+                tuple(map(_version, weights)),
+                tuple(map(_address, weights)),
+                _fused_steps.count,
+            )
+        except RuntimeError:
+            return None
+        # Made in inference mode they would be inference tensors, of no use to later callers.
+        with torch.inference_mode(False), torch.no_grad():
+            values = tuple(self._compute(*weights))
+        self._snapshot = _Snapshot(values, *state)
+        return values
+
+
+def refresh(model: torch.nn.Module) -> None:
+    """Make compiled code forget what it prepared from the weights of `model`.
+
+    Needed only after writes that nothing can notice: through `.data`, through numpy or from C++.
+    Moves the version counter of every parameter and buffer.
+    """
+    tensors = [t for t in (*model.parameters(), *model.buffers()) if not t.is_inference()]
+    torch.autograd.graph.increment_version(tensors)
+
+
+class _FusedSteps:
+    """How many steps fused optimisers made in this process: they move no version counter."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if any(group.get("fused") for group in optimizer.param_groups):
+            self.count += 1
+
+
+_fused_steps = _FusedSteps()
+
+
+@functools.cache
+def _watch_fused_optimisers() -> None:
+    register_optimizer_step_post_hook(_fused_steps)

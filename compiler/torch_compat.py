@@ -1,0 +1,246 @@
+"""Every name that the compiler takes from inside torch, in one file.
+
+`tests/test_layers.py` holds the rest of the package to this. A new torch release is supported by
+reading this file against it. It must not hold any logic that is not about torch's internals.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import fx
+from torch._dynamo.backends.registry import list_backends, lookup_backend
+from torch._dynamo.eval_frame import OptimizedModule
+from torch._dynamo.exc import RestartAnalysis, ShortenTraceback, SkipFrame
+from torch._guards import TracingContext, tracing
+from torch._higher_order_ops.wrap import tag_activation_checkpoint
+from torch._inductor.custom_graph_pass import CustomGraphPass
+from torch._logging import trace_structured
+from torch._ops import HigherOrderOperator, OpOverload
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import ShapeEnv, statically_known_true, sym_eq
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.checkpoint import CheckpointPolicy
+
+__all__ = [
+    "CONTROL_FLOW",
+    "ENTER_AUTOCAST",
+    "EXIT_AUTOCAST",
+    "SET_GRAD",
+    "CheckpointPolicy",
+    "FakeTensor",
+    "FakeTensorMode",
+    "HigherOrderOperator",
+    "OpOverload",
+    "OptimizedModule",
+    "ShapeEnv",
+    "inductor_lower",
+    "inductor_mode",
+    "inductor_option_names",
+    "is_static_input",
+    "keep_dynamo_identity",
+    "list_backends",
+    "lookup_backend",
+    "make_fx",
+    "new_guards",
+    "real_constants_allowed",
+    "replace_graph",
+    "statically_known_true",
+    "sym_eq",
+    "tag_activation_checkpoint",
+    "trace_structured",
+    "tracing_in",
+    "tracing_mode",
+    "tree_leaves",
+    "tree_map",
+]
+
+# Dynamo steers by these: whoever swallows one leaves it in a wrong state.
+CONTROL_FLOW: tuple[type[Exception], ...] = (RestartAnalysis, ShortenTraceback, SkipFrame)
+
+ENTER_AUTOCAST = torch.amp.autocast_mode._enter_autocast
+EXIT_AUTOCAST = torch.amp.autocast_mode._exit_autocast
+SET_GRAD = torch._C._set_grad_enabled
+
+
+# --- Dynamo's graph ---------------------------------------------------------------------------
+
+
+def is_static_input(placeholder: fx.Node) -> bool:
+    """Whether Dynamo says that an input is a parameter or buffer of a module."""
+    return bool(placeholder.meta.get("tensor_dict", {}).get("_dynamo_static_input_type"))
+
+
+def keep_dynamo_identity(source: fx.GraphModule, copy: fx.GraphModule) -> None:
+    """Let AOTAutograd see `copy` as the graph that Dynamo made: which inputs are static (CUDA
+    graphs do not copy those) and where each comes from (guards on duplicates). Inputs that `copy`
+    has beyond those of `source` are ours and come from nowhere."""
+    if "dynamo_compile_id" not in source.meta or not hasattr(source, "_param_name_to_source"):
+        return
+    old = source.graph.find_nodes(op="placeholder")
+    new = copy.graph.find_nodes(op="placeholder")
+    if not all(hasattr(n, "_dynamo_source") for n in old):
+        return
+    copy.meta["dynamo_compile_id"] = source.meta["dynamo_compile_id"]
+    copy._param_name_to_source = {}  # type: ignore[assignment]
+    for i, node in enumerate(new):
+        node._dynamo_source = old[i]._dynamo_source if i < len(old) else None  # type: ignore[attr-defined]
+        if i < len(old) and "tensor_dict" in old[i].meta:
+            node.meta["tensor_dict"] = old[i].meta["tensor_dict"]
+
+
+def tracing_mode() -> FakeTensorMode | None:
+    """The fake mode that AOTAutograd will use for the graph being compiled now, if any."""
+    context = TracingContext.try_get()
+    return context.fake_mode if context is not None else None
+
+
+def tracing_in(mode: FakeTensorMode) -> AbstractContextManager[Any]:
+    """A tracing context for compiling after Dynamo has finished."""
+    return tracing(TracingContext(mode))
+
+
+@contextmanager
+def real_constants_allowed(mode: FakeTensorMode) -> Iterator[None]:
+    """Let real tensors that a graph carries as constants meet fake ones."""
+    before = mode.allow_non_fake_inputs
+    mode.allow_non_fake_inputs = True
+    try:
+        yield
+    finally:
+        mode.allow_non_fake_inputs = before
+
+
+@contextmanager
+def new_guards(env: ShapeEnv | None, fakes: Sequence[Any]) -> Iterator[list[Callable[..., bool]]]:
+    """Collect the shape guards that compiling inside the block adds, as one predicate on inputs.
+
+    Dynamo froze the environment when it finished and checks none of these: whoever compiles later
+    has to check them itself.
+    """
+    checks: list[Callable[..., bool]] = []
+    if env is None:
+        yield checks
+        return
+    frozen, known = env.frozen, len(env.guards)
+    env.frozen = False
+    try:
+        yield checks
+    finally:
+        env.frozen = frozen
+    added = env.guards[known:]
+    code = env.produce_guards_expression(list(fakes), guards=added) if added else None
+    if code:
+        checks.append(functools.partial(_guard_holds, env, code))
+
+
+def _guard_holds(env: ShapeEnv, code: str, *inputs: Any) -> bool:
+    return bool(env.evaluate_guards_expression(code, inputs))
+
+
+# --- Inductor ---------------------------------------------------------------------------------
+
+
+class _AttentionPatternsOff(CustomGraphPass):
+    """Does nothing but mark Inductor's cache keys: artefacts made with its attention patterns off
+    are not those made with them on."""
+
+    def __call__(self, graph: fx.Graph) -> None:
+        pass
+
+    def uuid(self) -> str:
+        return "formwright-attention-patterns-off-1"
+
+
+_patterns_off: contextvars.ContextVar[bool] = contextvars.ContextVar("patterns_off", default=False)
+_gate_lock = threading.Lock()
+
+
+@functools.cache
+def _gate_attention_patterns(device_type: str) -> None:
+    """Make Inductor's attention patterns ask `_patterns_off` first.
+
+    On torch 2.13 they skip the exact re-check of a serialized match, so look-alikes (softmax over
+    another axis, a key permuted otherwise) are miscompiled (pytorch issues 195320, 196468). The
+    gate is a context variable: compilations that are not ours are not touched.
+    """
+    from torch._inductor.fx_passes import joint_graph
+
+    joint_graph.lazy_init(torch.device(device_type))
+    for matcher in (*joint_graph.pass_patterns, joint_graph.early_patterns):
+        for entries in matcher.patterns.values():
+            for entry in entries:
+                name = getattr(entry, "pattern_name", None) or ""
+                check = getattr(entry, "extra_check", None)
+                if name.startswith("_sfdp_") and not hasattr(check, "gated"):
+                    entry.extra_check = _gated(check)  # type: ignore[attr-defined]
+
+
+def _gated(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    def ask(match: Any) -> bool:
+        return not _patterns_off.get() and check(match)
+
+    ask.gated = True  # type: ignore[attr-defined]
+    return ask
+
+
+@contextmanager
+def _attention_patterns_off(device_type: str) -> Iterator[None]:
+    with _gate_lock:
+        _gate_attention_patterns(device_type)
+    token = _patterns_off.set(True)
+    try:
+        yield
+    finally:
+        _patterns_off.reset(token)
+
+
+def inductor_lower(
+    graph: fx.GraphModule, inputs: Sequence[Any], config: dict[str, Any]
+) -> Callable[..., Any]:
+    """`graph` compiled by Inductor with its disk caches, its attention patterns switched off."""
+    from torch._inductor.compile_fx import compile_fx
+
+    mine = _AttentionPatternsOff()
+    theirs = config.get("joint_custom_pre_pass") or ()
+    passes = [*theirs, mine] if isinstance(theirs, list | tuple) else [theirs, mine]
+    device = next((x.device.type for x in inputs if isinstance(x, torch.Tensor)), "cpu")
+    with _attention_patterns_off(device):
+        compiled = compile_fx(
+            graph, list(inputs), config_patches={**config, "joint_custom_pre_pass": passes}
+        )
+    return compiled  # type: ignore[return-value]
+
+
+def inductor_option_names() -> list[str]:
+    """The options that Inductor knows."""
+    import torch._inductor
+
+    return list(torch._inductor.list_options())
+
+
+def inductor_mode(mode: str | None) -> dict[str, Any]:
+    """The options that a `mode` of torch.compile stands for. Raises KeyError naming the modes."""
+    import torch._inductor
+
+    modes = torch._inductor.list_mode_options()
+    if (mode or "default") not in modes:
+        raise KeyError(sorted(modes))
+    return dict(modes[mode or "default"])
+
+
+# --- torch.export -----------------------------------------------------------------------------
+
+
+def replace_graph(program: torch.export.ExportedProgram, graph: fx.Graph) -> Any:
+    """A program with the signature and the weights of `program` and another graph."""
+    module = fx.GraphModule(program.graph_module, graph)
+    module.meta.update(program.graph_module.meta)
+    return program._update(module, program.graph_signature)

@@ -1,0 +1,156 @@
+"""One variant made runnable: the right example inputs for the target, verification, and what to
+do when the target fails on it.
+
+It must not know the passes. `dispatch.py` decides which variant runs; `lower.py` generates code.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from .capture import Captured
+from .errors import Declined
+from .facts import Facts
+from .lower import Target
+from .report import LOWER, VERIFY, Decline, Reason, Report, VariantReport
+from .torch_compat import (
+    CONTROL_FLOW,
+    FakeTensor,
+    FakeTensorMode,
+    keep_dynamo_identity,
+    new_guards,
+    tracing_in,
+    tracing_mode,
+)
+from .verify import Verified
+
+Executable = Callable[..., Any]
+Guards = list[Callable[..., bool]]
+
+
+class VariantWarning(UserWarning):
+    """The target failed on a variant, or the variant failed its check."""
+
+
+class Lowering:
+    """Lowers the variants of one captured graph and records what becomes of them."""
+
+    def __init__(
+        self, captured: Captured, target: Target, report: Report, number: int, verify: bool
+    ) -> None:
+        self._captured = captured
+        self._target = target
+        self._report = report
+        self._number = number
+        self._verify = verify
+
+    def now(
+        self, graph: fx.GraphModule, name: str, inputs: Sequence[Any]
+    ) -> tuple[Executable, Guards]:
+        """Lower while Dynamo is compiling, on its inputs. Raises Declined if the target fails."""
+        mode = tracing_mode() or self._captured.mode
+        extras = [_clean(f, mode) for f in self._extra_fakes(graph)]
+        try:
+            run = self._target(self._copy(graph), [*inputs, *extras])
+        except CONTROL_FLOW:
+            raise
+        except Exception as error:
+            reason = f"target {self._target.name!r} failed on it: {type(error).__name__}: {error}"
+            raise Declined(Reason.TARGET_FAILED, reason) from error
+        self._record(name, "compiled")
+        return self._checked(run, name), []
+
+    def __call__(
+        self, graph: fx.GraphModule, name: str, inputs: Sequence[Any]
+    ) -> tuple[Executable, Guards]:
+        """Lower at run time, on the inputs of the call that needs it. Static graphs are lowered on
+        these; dynamic ones on fake inputs, with the guards that this adds. Where the target fails
+        the graph itself runs."""
+        try:
+            if not self._captured.dynamic:
+                run, guards = self._target(self._copy(graph), list(inputs)), []
+            else:
+                run, guards = self._lower_symbolically(graph)
+        except Exception as error:
+            reason = f"target {self._target.name!r} failed on it: {type(error).__name__}: {error}"
+            warnings.warn(
+                f"formwright: variant {name!r} runs without code generation. {reason}",
+                VariantWarning,
+                stacklevel=2,
+            )
+            row = Decline("", name, "", Reason.TARGET_FAILED, reason)
+            self._report.record(LOWER, sites=1, declined=(row,))
+            self._record(name, "eager")
+            return graph, []
+        self._record(name, "compiled")
+        return self._checked(run, name), guards
+
+    def _lower_symbolically(self, graph: fx.GraphModule) -> tuple[Executable, Guards]:
+        facts = Facts(graph.graph)
+        if any(facts.is_view_of_input(a) for args in facts.writes.values() for a in args):
+            raise ValueError("it writes to its inputs, and how they overlap is not known here")
+        mode = self._captured.mode
+        fakes = [
+            *(_clean(f, mode) for f in self._captured.fakes),
+            *(_clean(f, mode) for f in self._extra_fakes(graph)),
+        ]
+        with tracing_in(mode), new_guards(mode.shape_env, fakes) as guards:
+            run = self._target(self._copy(graph), fakes)
+        return run, guards
+
+    def _extra_fakes(self, graph: fx.GraphModule) -> list[Any]:
+        placeholders = graph.graph.find_nodes(op="placeholder")
+        return [n.meta["val"] for n in placeholders[len(self._captured.fakes) :]]
+
+    def _copy(self, graph: fx.GraphModule) -> fx.GraphModule:
+        """Targets take ownership of the graph they get; ours stays whole."""
+        copied = fx.Graph()
+        copied.output(copied.graph_copy(graph.graph, {}))
+        module = fx.GraphModule(graph, copied)
+        keep_dynamo_identity(self._captured.module, module)
+        return module
+
+    def _record(self, name: str, state: str) -> None:
+        self._report.variants.append(VariantReport(self._number, name, state))
+
+    def _checked(self, run: Executable, name: str) -> Executable:
+        if not self._verify:
+            return run
+        if Facts(self._captured.module.graph).is_random:
+            reason = "it draws random numbers, which no rewrite has to draw alike"
+            row = Decline("", name, "", Reason.RANDOM, reason)
+            self._report.record(VERIFY, sites=1, declined=(row,))
+            return run
+        return Verified(run, self._captured.module, len(self._captured.fakes), self._teller(name))
+
+    def _teller(self, name: str) -> Callable[[str | None], None]:
+        def tell(difference: str | None) -> None:
+            if difference is None:
+                self._report.record(VERIFY, sites=1, rewritten=1)
+                return
+            warnings.warn(
+                f"formwright: variant {name!r} disagrees with the unrewritten graph and is not "
+                f"used: {difference}",
+                VariantWarning,
+                stacklevel=2,
+            )
+            row = Decline("", name, "", Reason.VERIFY_FAILED, difference)
+            self._report.record(VERIFY, sites=1, declined=(row,))
+
+        return tell
+
+
+def _clean(value: Any, mode: FakeTensorMode) -> Any:
+    """A fake tensor of `mode` with the size, strides and dtype of `value`, fresh from tracing."""
+    if not isinstance(value, FakeTensor):
+        return value
+    with mode:
+        fresh = torch.empty_strided(
+            value.size(), value.stride(), dtype=value.dtype, device=value.device
+        )
+    return fresh.requires_grad_(value.requires_grad)
