@@ -29,7 +29,8 @@ lint: $(READY) ## ruff: style and import order
 # mypy does not follow the editable install's import hook, so it is shown the package by a link.
 types: $(READY) ## mypy, strict
 	@mkdir -p .types && ln -sfn .. .types/formwright
-	MYPYPATH=.types $(BIN)/mypy -p formwright
+	MYPYPATH=.types $(BIN)/mypy -p formwright.compiler -p formwright.search -p formwright.service \
+	    -m formwright -m formwright.__main__
 
 bench: $(READY) ## the benchmarks (minutes; not part of the tests); JSON goes to docs/measurements/
 	$(BIN)/python benchmarks/overhead.py

@@ -23,6 +23,7 @@ from .errors import Declined
 from .graph import to_text
 from .instruments import instruments
 from .lower import Target, target
+from .module_floats import ModuleFloats
 from .options import Options
 from .passes.contract import Pass
 from .pipeline import PASSES, Pipeline
@@ -49,10 +50,15 @@ def backend(
     Raises UnknownNameError or OptionError for options that are not known, and whatever the target
     raises on the graph as it is.
     """
+    _floats.make_constant(gm)
     chosen = Options.of(options)
     lower = target(chosen.target, chosen.target_options, mode)
     Pipeline.of(chosen, Report())  # names to disable are checked even where a graph is declined
     return compile_or_fall_back(gm, example_inputs, chosen, lower, current_report())
+
+
+_floats = ModuleFloats()
+backend.reset = _floats.forget  # type: ignore[attr-defined]  # called by torch._dynamo.reset
 
 
 def compile_or_fall_back(

@@ -23,6 +23,7 @@ from .torch_compat import (
     FakeTensor,
     FakeTensorMode,
     HigherOrderOperator,
+    is_static_input,
     keep_dynamo_identity,
     make_fx,
     real_constants_allowed,
@@ -68,7 +69,7 @@ def capture(gm: fx.GraphModule, inputs: Sequence[Any], target: str = "inductor")
     finally:
         interpreter.leave_regions()
     _check_constants(module)
-    _name_inputs(placeholders, module)
+    _name_inputs(placeholders, fakes, module)
     keep_dynamo_identity(gm, module)
     dynamic = any(isinstance(f, torch.SymInt) for f in fakes) or any(
         isinstance(n, torch.SymInt) for f in fakes if isinstance(f, FakeTensor) for n in f.size()
@@ -198,10 +199,14 @@ def _check_constants(module: fx.GraphModule) -> None:
             raise Declined(Reason.UNTRACEABLE, f"the tracer lost sight of a value ({node.target})")
 
 
-def _name_inputs(placeholders: Sequence[fx.Node], module: fx.GraphModule) -> None:
-    """Carry over Dynamo's names of the inputs, and which of them are weights."""
-    for old, new in zip(placeholders, module.graph.find_nodes(op="placeholder"), strict=True):
-        new.meta["weight"] = bool(old.meta.get("tensor_dict", {}).get("_dynamo_static_input_type"))
+def _name_inputs(
+    placeholders: Sequence[fx.Node], fakes: Sequence[Any], module: fx.GraphModule
+) -> None:
+    """Carry over Dynamo's names of the inputs, which are weights, and which want gradients."""
+    news = module.graph.find_nodes(op="placeholder")
+    for old, new, fake in zip(placeholders, news, fakes, strict=True):
+        new.meta["weight"] = is_static_input(old)
+        new.meta["requires_grad"] = isinstance(fake, torch.Tensor) and fake.requires_grad
         new.target = old.name
         new._rename(old.name)
     module.recompile()

@@ -39,7 +39,7 @@ class Leaf:
 
 @dataclass
 class Choice:
-    """Go to `holds` with the derived values as further inputs, or else to what `otherwise` makes."""
+    """Go to `holds` with the derived values as further inputs, or to what `otherwise` makes."""
 
     derivation: Derivation
     holds: Leaf | Choice

@@ -34,7 +34,7 @@ def explain(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
 def explain_with(
     options: Mapping[str, Any] | None, model: Callable[..., Any], *args: Any, **kwargs: Any
 ) -> Report:
-    """`explain` with options as given to `torch.compile`. Raises UnknownNameError or OptionError."""
+    """`explain` with options as `torch.compile` takes them. Raises OptionError."""
     if isinstance(model, OptimizedModule):
         if options is None:
             options = _options_of(model)
@@ -48,7 +48,8 @@ def explain_with(
         return compile_or_fall_back(gm, inputs, replace(chosen, verify=False), runner, report)
 
     # Isolated, it neither uses up the recompile limit of the model nor evicts what was compiled.
-    torch.compile(model, backend=analyse, isolate_recompiles=True)(*args, **kwargs)
+    analysed = torch.compile(model, backend=analyse, isolate_recompiles=True)  # type: ignore[call-overload]
+    analysed(*args, **kwargs)
     return report
 
 

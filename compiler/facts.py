@@ -64,8 +64,9 @@ class Facts:
         left, right = self._class[a], self._class[b]
         if left is right:
             return True
-        weights = left.meta.get("weight") or right.meta.get("weight")
-        return left.op == right.op == "placeholder" and not weights
+        if left.meta.get("weight") or right.meta.get("weight"):
+            return False
+        return left.op == "placeholder" and right.op == "placeholder"
 
     def is_view_of_input(self, node: fx.Node) -> bool:
         """Whether the value is (a view of) an input's memory: free to compute, not ours to keep."""
@@ -127,7 +128,8 @@ class Facts:
         device = value.device.type if value is not None else "cpu"
         region = self._regions[node]
         if region is not None and region[0] == device:
-            return (region[1] or torch.get_autocast_dtype(device)) if region[2] else None
+            dtype: torch.dtype = region[1] or torch.get_autocast_dtype(device)
+            return dtype if region[2] else None
         if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
             return None
         return torch.get_autocast_dtype(device)
@@ -136,8 +138,8 @@ class Facts:
     def records_gradients(self) -> bool:
         """Whether autograd may record any of the graph: some input wants a gradient, and gradients
         are enabled around the graph or by the graph itself."""
-        wanted = any(v is not None and v.requires_grad for v in map(fake, self.inputs))
-        enables = any(n.target is SET_GRAD and n.args[0] for n in self.order)
+        wanted = any(n.meta.get("requires_grad") for n in self.inputs)
+        enables = any(n.target is SET_GRAD and bool(n.args[0]) for n in self.order)
         return wanted and (torch.is_grad_enabled() or enables)
 
     @cached_property
@@ -154,7 +156,7 @@ def draws_random(node: fx.Node) -> bool:
     if "dropout" in name and "scaled_dot" not in name:
         return len(node.args) < 3 or bool(node.args[2])
     if name == "aten::scaled_dot_product_attention":
-        return len(node.args) > 4 and node.args[4] != 0.0
+        return len(node.args) > 4 and bool(node.args[4])
     return torch.Tag.nondeterministic_seeded in node.target.tags
 
 

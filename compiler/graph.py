@@ -144,6 +144,7 @@ def repropagate(changed: fx.Node) -> None:
         sources = [n for n in node.all_input_nodes if n in stale]
         if sources and node.op == "call_function":
             before = node.meta.get("val")
+            assert callable(node.target)
             node.meta["val"] = after = infer(node.target, node.args, node.kwargs)
             if not _settled(before, after, sources):
                 stale.add(node)

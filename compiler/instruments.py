@@ -4,7 +4,7 @@
                                   changed it, as `graph<i>/<nn>_<pass>.txt`
     TORCH_LOGS="+formwright"      the same on the log, and the report of each graph
 
-It must not change a graph. Time is taken by the pipeline itself, numbers are checked in `verify.py`.
+It must not change a graph. The pipeline itself takes the time; `verify.py` checks numbers.
 """
 
 from __future__ import annotations

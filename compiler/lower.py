@@ -42,7 +42,7 @@ class Target:
             keywords["options"] = dict(self.options)
         if self.mode:
             keywords["mode"] = self.mode
-        return lookup_backend(self.name)(graph, list(inputs), **keywords)  # type: ignore[no-any-return]
+        return lookup_backend(self.name)(graph, list(inputs), **keywords)
 
 
 def target(name: str, options: Mapping[str, Any], mode: str | None = None) -> Target:

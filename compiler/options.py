@@ -59,7 +59,8 @@ Did you mean 'attention'?
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise UnknownNameError(f"value of option {name!r}:", getattr(self, name), known)
-        if isinstance(self.disable, str) or not all(isinstance(n, str) for n in self.disable):
+        names: Any = self.disable
+        if isinstance(names, str) or not all(isinstance(n, str) for n in names):
             raise OptionError(f"option 'disable' takes a list of pass names, not {self.disable!r}")
         if self.weights_budget is not None:
             _expect("weights_budget", self.weights_budget, int, "a number of bytes or None")

@@ -61,15 +61,16 @@ class PreparedWeights:
 
     def __init__(self, compute: fx.GraphModule, positions: Sequence[int]) -> None:
         self._compute = compute
-        self._pick = operator.itemgetter(*positions) if positions else lambda inputs: ()
-        self._single = len(positions) == 1
+        pick: Any = operator.itemgetter(*positions)
+        # itemgetter gives one item bare, and several as a tuple
+        self._pick = pick if len(positions) > 1 else lambda inputs: (pick(inputs),)
         self._snapshot: _Snapshot | None = None
         self._lock = threading.Lock()
         _watch_fused_optimisers()
 
     def derive(self, inputs: Sequence[Any]) -> tuple[torch.Tensor, ...] | None:
         """The prepared values for the weights among `inputs`, computed anew if one has changed."""
-        weights = (self._pick(inputs),) if self._single else self._pick(inputs)
+        weights: tuple[torch.Tensor, ...] = self._pick(inputs)
         snapshot = self._snapshot
         try:
             if snapshot is not None and snapshot.is_fresh(weights):

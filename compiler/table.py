@@ -6,7 +6,7 @@ import io
 from collections import Counter
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console, ConsoleRenderable, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -18,7 +18,7 @@ WIDTH = 110
 def render(report: Report) -> str:
     """`str(report)`: a summary line, a row per pass, and a row per reason that a site was left."""
     console = Console(file=io.StringIO(), width=WIDTH, highlight=False)
-    parts = [_summary(report), _passes(report)]
+    parts: list[ConsoleRenderable] = [_summary(report), _passes(report)]
     declined = [(p.name, d) for p in report.passes for d in p.declined]
     if declined:
         parts.append(_declines(declined))

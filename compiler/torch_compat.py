@@ -11,17 +11,24 @@ import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import fx
 from torch._dynamo.backends.registry import list_backends, lookup_backend
 from torch._dynamo.eval_frame import OptimizedModule
-from torch._dynamo.exc import RestartAnalysis, ShortenTraceback, SkipFrame
-from torch._guards import TracingContext, tracing
+from torch._dynamo.exc import (
+    RestartAnalysis,
+    ShortenTraceback,
+    SkipFrame,
+    TensorifyScalarRestartAnalysis,
+)
+from torch._dynamo.source import AttrSource, UnspecializedNNModuleSource
+from torch._dynamo.symbolic_convert import TensorifyState
+from torch._guards import CompileContext, TracingContext, tracing
 from torch._higher_order_ops.wrap import tag_activation_checkpoint
 from torch._inductor.custom_graph_pass import CustomGraphPass
-from torch._logging import trace_structured
+from torch._logging._internal import trace_structured
 from torch._ops import HigherOrderOperator, OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -41,6 +48,7 @@ __all__ = [
     "OpOverload",
     "OptimizedModule",
     "ShapeEnv",
+    "current_frame",
     "inductor_lower",
     "inductor_mode",
     "inductor_option_names",
@@ -49,9 +57,11 @@ __all__ = [
     "list_backends",
     "lookup_backend",
     "make_fx",
+    "module_floats",
     "new_guards",
     "real_constants_allowed",
     "replace_graph",
+    "restart_with_constants",
     "statically_known_true",
     "sym_eq",
     "tag_activation_checkpoint",
@@ -91,7 +101,7 @@ def keep_dynamo_identity(source: fx.GraphModule, copy: fx.GraphModule) -> None:
     copy.meta["dynamo_compile_id"] = source.meta["dynamo_compile_id"]
     copy._param_name_to_source = {}  # type: ignore[assignment]
     for i, node in enumerate(new):
-        node._dynamo_source = old[i]._dynamo_source if i < len(old) else None  # type: ignore[attr-defined]
+        node._dynamo_source = old[i]._dynamo_source if i < len(old) else None
         if i < len(old) and "tensor_dict" in old[i].meta:
             node.meta["tensor_dict"] = old[i].meta["tensor_dict"]
 
@@ -145,6 +155,42 @@ def _guard_holds(env: ShapeEnv, code: str, *inputs: Any) -> bool:
     return bool(env.evaluate_guards_expression(code, inputs))
 
 
+def module_floats(gm: fx.GraphModule) -> dict[str, tuple[str, float]]:
+    """The float attributes of modules that Dynamo made symbolic: the attribute's source, the name
+    of its symbol and its value now."""
+    found: dict[str, tuple[str, float]] = {}
+    for node in gm.graph.nodes:
+        value = node.meta.get("example_value")
+        if node.target != "item" or not isinstance(value, torch.SymFloat):
+            continue
+        origin = node.args[0]
+        source = getattr(origin, "_dynamo_source", None)
+        example = getattr(origin.meta.get("grapharg"), "example", None)
+        if not _is_module_attribute(source) or not isinstance(example, torch.Tensor):
+            continue
+        if isinstance(example, FakeTensor):
+            continue
+        found[str(source)] = (str(value.node._expr), float(example))
+    return found
+
+
+def _is_module_attribute(source: Any) -> bool:
+    return isinstance(source, AttrSource) and isinstance(source.base, UnspecializedNNModuleSource)
+
+
+def current_frame() -> int | None:
+    """A number for the piece of user code that Dynamo is compiling; None outside of Dynamo."""
+    compile_id = CompileContext.current_compile_id()
+    return compile_id.frame_id if compile_id is not None else None
+
+
+def restart_with_constants(symbols: Sequence[str]) -> NoReturn:
+    """Make Dynamo trace the frame again with these float symbols as plain numbers."""
+    for symbol in symbols:
+        TensorifyState.specialize(symbol)
+    raise TensorifyScalarRestartAnalysis
+
+
 # --- Inductor ---------------------------------------------------------------------------------
 
 
@@ -178,9 +224,9 @@ def _gate_attention_patterns(device_type: str) -> None:
         for entries in matcher.patterns.values():
             for entry in entries:
                 name = getattr(entry, "pattern_name", None) or ""
-                check = getattr(entry, "extra_check", None)
+                check: Any = getattr(entry, "extra_check", None)
                 if name.startswith("_sfdp_") and not hasattr(check, "gated"):
-                    entry.extra_check = _gated(check)  # type: ignore[attr-defined]
+                    entry.extra_check = _gated(check)
 
 
 def _gated(check: Callable[[Any], bool]) -> Callable[[Any], bool]:

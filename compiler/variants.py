@@ -73,7 +73,8 @@ class Lowering:
         the graph itself runs."""
         try:
             if not self._captured.dynamic:
-                run, guards = self._target(self._copy(graph), list(inputs)), []
+                run = self._target(self._copy(graph), list(inputs))
+                guards: Guards = []
             else:
                 run, guards = self._lower_symbolically(graph)
         except Exception as error:

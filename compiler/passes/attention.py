@@ -71,7 +71,7 @@ def fuse_attention(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
 
 
 def read_site(softmax: fx.Node) -> Site:
-    """The site around a softmax. Raises Declined at the first thing that this form does not know."""
+    """The site around a softmax. Raises Declined at the first thing that is not known here."""
     rank = _value(softmax).dim()
     if softmax.args[1] not in (-1, rank - 1):
         raise Declined(Reason.OTHER_AXIS, f"softmax over axis {softmax.args[1]}, not over the keys")
@@ -107,7 +107,8 @@ def _forward(softmax: fx.Node, chain: list[fx.Node]) -> tuple[float, fx.Node]:
 
 def _backward(node: fx.Node, chain: list[fx.Node]) -> tuple[float, fx.Node | None, fx.Node]:
     """From the softmax's input back through casts, one mask and scales to the product q @ k.T."""
-    scale, mask = 1.0, None
+    scale = 1.0
+    mask: fx.Node | None = None
     while True:
         if len(node.users) != 1:
             raise Declined(Reason.OTHER_READERS, "the scores are read elsewhere too")
@@ -117,9 +118,10 @@ def _backward(node: fx.Node, chain: list[fx.Node]) -> tuple[float, fx.Node | Non
             left, right = node.args[:2]
             if mask is not None or scale != 1.0 or node.kwargs.get("alpha", 1) != 1:
                 raise Declined(Reason.UNKNOWN_OP, "two additions, or a scale behind the mask")
-            inner, mask = (left, right) if _leads_to_product(left) else (right, left)
-            if not isinstance(mask, fx.Node) or fake(mask) is None:
+            inner, other = (left, right) if _leads_to_product(left) else (right, left)
+            if not isinstance(other, fx.Node) or fake(other) is None:
                 raise Declined(Reason.UNKNOWN_OP, "a number is added to the scores")
+            mask = other
         elif is_call(node, aten.mul.Tensor, aten.mul.Scalar):
             inner, factor = _operand_and_number(node.args[0], node.args[1])
             scale *= factor

@@ -1,0 +1,49 @@
+"""The command line: `formwright <command>` and `python -m formwright <command>`.
+
+Each command is loaded when it is called, so that `--help` needs neither torch nor grpc. To add a
+command: a row here, and a function that takes the remaining arguments and returns an exit code.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+# command -> (module, function, what it does)
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "compile-report": (
+        "formwright.compiler.cli",
+        "compile_report",
+        "what the compiler does to a model, and why it leaves the rest",
+    ),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit code (2 for a wrong call)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from . import __version__
+
+        print(f"formwright {__version__}")
+        return 0
+    if arguments[0] not in COMMANDS:
+        known = ", ".join(sorted(COMMANDS))
+        print(f"formwright: unknown command {arguments[0]!r}; known: {known}", file=sys.stderr)
+        return 2
+    module, function, _ = COMMANDS[arguments[0]]
+    code: int = getattr(import_module(module), function)(arguments[1:])
+    return code
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {what}" for name, (_, _, what) in COMMANDS.items())
+    return f"usage: formwright [--version] <command> ...\n\ncommands:\n{rows}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
