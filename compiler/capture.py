@@ -7,6 +7,7 @@ reason. It must not know the passes. Next: `facts.py`, what holds about a captur
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +60,9 @@ def capture(gm: fx.GraphModule, inputs: Sequence[Any], target: str = "inductor")
     mode, fakes = _fake_inputs(placeholders, inputs)
     interpreter = _Interpreter(gm)
     try:
-        with mode, real_constants_allowed(mode), fx.traceback.preserve_node_meta():
+        # The caller's hooks on saved tensors are for real runs: the innermost pair hides them.
+        unhooked = torch.autograd.graph.saved_tensors_hooks(_same, _same)
+        with mode, real_constants_allowed(mode), fx.traceback.preserve_node_meta(), unhooked:
             module = make_fx(
                 interpreter.run,
                 tracing_mode="real",
@@ -77,6 +80,10 @@ def capture(gm: fx.GraphModule, inputs: Sequence[Any], target: str = "inductor")
     return Captured(module, tuple(fakes), mode, dynamic)
 
 
+def _same(x: Any) -> Any:
+    return x
+
+
 class _Interpreter(fx.Interpreter):
     """Runs Dynamo's graph under the tracer, minding what make_fx alone does not.
 
@@ -88,6 +95,7 @@ class _Interpreter(fx.Interpreter):
     def __init__(self, gm: fx.GraphModule) -> None:
         super().__init__(gm)
         self.regions: list[Any] = []
+        self.checkpoints = itertools.count(1)
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         if target is ENTER_AUTOCAST:
@@ -108,15 +116,17 @@ class _Interpreter(fx.Interpreter):
 
 
 class _Checkpointed(_Interpreter):
-    """Runs the body of a checkpoint, tagging each node as AOTAutograd's partitioner expects."""
+    """Runs the body of a checkpoint, tagging each node as AOTAutograd's partitioner expects: regions
+    are numbered in their order, and what passes from one into a later one is kept."""
 
     def __init__(self, body: fx.GraphModule, outer: _Interpreter) -> None:
         super().__init__(body)
         self.regions = outer.regions
-        region = hash(outer) if False else id(body)
+        self.checkpoints = outer.checkpoints
+        number = next(self.checkpoints)
         for node in body.graph.nodes:
             node.meta["recompute"] = CheckpointPolicy.PREFER_RECOMPUTE
-            node.meta["ac_graph_id"] = region
+            node.meta["ac_graph_id"] = number
 
 
 def _check_operators(gm: fx.GraphModule, target: str) -> None:

@@ -14,10 +14,10 @@ import torch
 from torch import fx
 
 from .backend import compile_or_fall_back
-from .lower import Target
+from .lower import SELF, Target
 from .options import Options
 from .report import Report
-from .torch_compat import OptimizedModule
+from .torch_compat import OptimizedModule, compiled_options
 
 
 def explain(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
@@ -37,7 +37,7 @@ def explain_with(
     """`explain` with options as `torch.compile` takes them. Raises OptionError."""
     if isinstance(model, OptimizedModule):
         if options is None:
-            options = _options_of(model)
+            options = compiled_options(model, SELF)
         model = model._orig_mod
     chosen = Options.of(options)
     report = Report()
@@ -58,10 +58,3 @@ class _RunAsItIs(Target):
 
     def __call__(self, graph: fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
         return graph
-
-
-def _options_of(model: OptimizedModule) -> Mapping[str, Any]:
-    """The options that a model was compiled with, if it was with this backend."""
-    wrapper = getattr(model.dynamo_ctx, "_torchdynamo_orig_backend", None)
-    keywords = getattr(wrapper, "kwargs", {})
-    return keywords.get("options") or {} if isinstance(keywords, dict) else {}

@@ -154,10 +154,11 @@ def draws_random(node: fx.Node) -> bool:
         return False
     name = node.target._schema.name
     if "dropout" in name and "scaled_dot" not in name:
-        return len(node.args) < 3 or bool(node.args[2])
+        return len(node.args) < 3 or (bool(node.args[2]) and node.args[1] != 0.0)
     if name == "aten::scaled_dot_product_attention":
         return len(node.args) > 4 and bool(node.args[4])
-    return torch.Tag.nondeterministic_seeded in node.target.tags
+    seeded: bool = torch.Tag.nondeterministic_seeded in node.target.tags
+    return seeded
 
 
 def is_pure(node: fx.Node) -> bool:
@@ -165,7 +166,9 @@ def is_pure(node: fx.Node) -> bool:
     return (
         isinstance(node.target, OpOverload)
         and not node.target._schema.is_mutable
+        and bool(node.target._schema.returns)  # what returns nothing is there for its effect
         and not draws_random(node)
+        and not node.is_impure(impure_random=False)
     )
 
 
@@ -190,6 +193,8 @@ def _viewed(node: fx.Node) -> list[fx.Node]:
     if not isinstance(node.target, OpOverload):
         # getitem and whatever else is not an operator hands its arguments through
         return node.all_input_nodes if node.op == "call_function" else []
+    if "dropout" in node.target._schema.name and not draws_random(node):
+        return _nodes(node.args[:1])  # eager hands the argument back
     if not any(r.alias_info for r in node.target._schema.returns):
         return []
     return [n for a, v in _arguments(node) if a.alias_info for n in _nodes(v)]

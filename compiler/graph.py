@@ -133,6 +133,15 @@ def emit(
     return node
 
 
+def replace(node: fx.Node, by: fx.Node) -> None:
+    """Let every reader of `node` read `by`, which has the same value, and drop `node`."""
+    old, new = fake(node), fake(by)
+    node.replace_all_uses_with(by)
+    node.graph.erase_node(node)
+    if old is None or new is None or old.untyped_storage()._cdata != new.untyped_storage()._cdata:
+        repropagate(by)
+
+
 def repropagate(changed: fx.Node) -> None:
     """Infer anew the values of everything behind `changed`, as far as strides or storage differ.
 
@@ -162,12 +171,12 @@ def _flat(*trees: Any) -> list[Any]:
     return list(torch.utils._pytree.tree_leaves(trees))
 
 
-def to_text(graph: fx.Graph) -> str:
+def to_text(graph: fx.Graph, order: Iterable[fx.Node] | None = None) -> str:
     """The graph as stable text: own numbering, operators, shapes and dtypes, no addresses."""
     names: dict[fx.Node, str] = {}
     lines = []
-    for node in graph.nodes:
-        names[node] = f"%{len(names)}"
+    for node in graph.nodes if order is None else order:
+        names[node] = node.name if node.op == "placeholder" else f"%{len(names)}"
         args = fx.node.map_arg((node.args, node.kwargs), lambda n: _Name(names[n]))
         value = fake(node)
         kind = f" : {value.dtype}{list(value.shape)}" if value is not None else ""

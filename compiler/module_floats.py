@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from .torch_compat import current_frame, module_floats, restart_with_constants
+from .torch_compat import current_frame, forget_constants, module_floats, restart_with_constants
 
 
 class ModuleFloats:
@@ -19,6 +19,7 @@ class ModuleFloats:
 
     def __init__(self) -> None:
         self._compiled: dict[tuple[int, str], float] = {}
+        self._asked: set[str] = set()
 
     def make_constant(self, gm: fx.GraphModule) -> None:
         """Returns if nothing is to be done; or else Dynamo's restart leaves through here."""
@@ -30,7 +31,10 @@ class ModuleFloats:
             if self._compiled.setdefault((frame, source), value) == value:
                 symbols.append(symbol)
         if symbols:
+            self._asked.update(symbols)
             restart_with_constants(symbols)
+        forget_constants(self._asked)
+        self._asked.clear()
 
     def forget(self) -> None:
         """Start anew, as `torch._dynamo.reset` does."""

@@ -30,6 +30,7 @@ from .passes.identities import remove_identities
 from .report import Decline, Reason, Report
 
 PASSES: tuple[Pass, ...] = (
+    Pass("remove_dead_code", remove_dead_code),
     Pass("remove_identities", remove_identities),
     Pass("fuse_attention", fuse_attention, wanted=lambda o: o.attention),
     Pass("remove_dead_code", remove_dead_code),

@@ -37,7 +37,8 @@ def capture_call(
     found: list[tuple[Captured, list[Any]]] = []
 
     def keep(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
-        found.append((capture(gm, example_inputs, target_name), list(example_inputs)))
+        real = [x.node.hint if isinstance(x, torch.SymInt) else x for x in example_inputs]
+        found.append((capture(gm, example_inputs, target_name), real))
         return gm
 
     torch._dynamo.reset()
@@ -75,7 +76,7 @@ def assert_rewrites(
         wanted, _ = capture_call(expected, *given, **keywords)
         run_pass(remove_dead_code, captured.module)
         run_pass(remove_dead_code, wanted.module)
-        got, want = to_text(captured.module.graph), to_text(wanted.module.graph)
+        got, want = _shape(captured.module.graph), _shape(wanted.module.graph)
         if got != want:
             raise AssertionError(f"after the pass:\n{got}\n\nexpected:\n{want}")
         original, _ = capture_call(before, *given, **keywords)
@@ -120,6 +121,21 @@ def compile_with(
         return compile_or_fall_back(gm, inputs, chosen, lower, report, passes)
 
     return torch.compile(function, backend=with_passes, **keywords)
+
+
+def _shape(graph: fx.Graph) -> str:
+    """The graph as text, numbered from the output back, inputs by name: equal for two graphs that
+    differ in the order of independent nodes only."""
+    order: dict[fx.Node, None] = {}
+
+    def visit(node: fx.Node) -> None:
+        if node not in order:
+            for source in node.all_input_nodes:
+                visit(source)
+            order[node] = None
+
+    visit(graph.output_node())
+    return to_text(graph, list(order))
 
 
 def _double(x: Any) -> Any:

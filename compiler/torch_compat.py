@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NoReturn
 
@@ -48,7 +48,9 @@ __all__ = [
     "OpOverload",
     "OptimizedModule",
     "ShapeEnv",
+    "compiled_options",
     "current_frame",
+    "forget_constants",
     "inductor_lower",
     "inductor_mode",
     "inductor_option_names",
@@ -81,6 +83,17 @@ SET_GRAD = torch._C._set_grad_enabled
 
 
 # --- Dynamo's graph ---------------------------------------------------------------------------
+
+
+def compiled_options(model: OptimizedModule, backend: str) -> dict[str, Any] | None:
+    """The options that `model` was compiled with, if it was with the backend of that name."""
+    link: Any = model.dynamo_ctx.callback
+    while link is not None and not hasattr(link, "compiler_fn"):
+        link = getattr(link, "_torchdynamo_orig_backend", None)
+    if getattr(link, "compiler_name", None) not in (backend, "backend"):
+        return None
+    options: dict[str, Any] | None = link.kwargs.get("options")
+    return options
 
 
 def is_static_input(placeholder: fx.Node) -> bool:
@@ -189,6 +202,11 @@ def restart_with_constants(symbols: Sequence[str]) -> NoReturn:
     for symbol in symbols:
         TensorifyState.specialize(symbol)
     raise TensorifyScalarRestartAnalysis
+
+
+def forget_constants(symbols: Iterable[str]) -> None:
+    """Take back what `restart_with_constants` asked for: Dynamo would keep to it for ever."""
+    TensorifyState.force_specializations.difference_update(symbols)
 
 
 # --- Inductor ---------------------------------------------------------------------------------

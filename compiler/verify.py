@@ -61,6 +61,9 @@ def compare(
         got = _evaluate(run, inputs)
         want = _evaluate(reference, inputs[:count])
     for what in ("output", "input", "gradient"):
+        # The variant has further inputs at the end: they have nothing to be compared with.
+        if what != "input" and len(got[what]) != len(want[what]):
+            return f"has {len(got[what])} {what}s, not {len(want[what])}"
         for i, (g, w) in enumerate(zip(got[what], want[what], strict=False)):
             difference = _difference(g, w)
             if difference is not None:
@@ -84,7 +87,11 @@ def _evaluate(function: Callable[..., Any], inputs: Sequence[Any]) -> dict[str, 
         cotangents = [
             torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o) for o in sources
         ]
-        gradients = list(torch.autograd.grad(sources, wanted, cotangents, allow_unused=True))
+        found = torch.autograd.grad(sources, wanted, cotangents, allow_unused=True)
+        # no gradient and a gradient of zeros are the same to an optimiser
+        gradients = [
+            torch.zeros_like(x) if g is None else g for g, x in zip(found, wanted, strict=True)
+        ]
     return {"output": outputs, "input": arguments, "gradient": gradients}
 
 
@@ -109,6 +116,8 @@ def _difference(got: Any, want: Any) -> str | None:
         return f"is {got!r}, not a tensor"
     if got.shape != want.shape or got.dtype != want.dtype:
         return f"is {got.dtype}{list(got.shape)}, not {want.dtype}{list(want.shape)}"
+    if got.requires_grad != want.requires_grad:
+        return f"{'has' if got.requires_grad else 'has not'} a gradient"
     got, want = got.detach(), want.detach()
     if not (want.is_floating_point() or want.is_complex()):
         return None if torch.equal(got, want) else "differs in whole numbers"

@@ -24,7 +24,7 @@ from torch import fx
 
 from ..errors import Declined
 from ..facts import Facts
-from ..graph import aten, decline, emit, fake, is_call, number, repropagate, same_size
+from ..graph import aten, decline, emit, fake, is_call, number, repropagate, same_layout, same_size
 from ..options import Options
 from ..report import Reason
 from .contract import Outcome
@@ -243,31 +243,33 @@ def _build(graph: fx.Graph, site: Site) -> None:
     """Put the fused call where the product with the values was."""
     out = site.out
     key = emit(graph, aten.transpose.int, (site.key_t, -2, -1), like=out)
-    fused = emit(
-        graph,
-        aten.scaled_dot_product_attention.default,
-        (site.query, key, site.value, site.mask, site.dropout, False),
-        {"scale": site.scale},
-        like=out,
-    )
+    args: tuple[Any, ...] = (site.query, key, site.value)
+    if site.mask is not None or site.dropout:
+        args = (*args, site.mask, site.dropout) if site.dropout else (*args, site.mask)
+    sdpa = aten.scaled_dot_product_attention.default
+    fused = emit(graph, sdpa, args, {"scale": site.scale}, like=out)
     before, after = _value(out), _value(fused)
     if before.dtype != after.dtype or not same_size(before.shape, after.shape):
         graph.erase_node(fused)
         graph.erase_node(key)
         raise Declined(Reason.DTYPES, f"fused it is {after.dtype}{list(after.shape)}")
-    handed_out = any(user.op == "output" for user in out.users)
+    # The fused call lays its result out as the queries are, the product was contiguous.
+    seen = any(user.op == "output" for user in out.users) and not same_layout(before, after)
     out.replace_all_uses_with(fused)
-    try:
-        if handed_out:  # the caller sees strides
-            raise RuntimeError("strides")
-        repropagate(fused)
-    except RuntimeError:  # a reader needs the layout that the product had
-        with graph.inserting_after(fused):
-            copy = graph.call_function(aten.contiguous.default, (fused,))
-        copy.meta = {**fused.meta, "val": after.contiguous()}
+    if seen or not _readers_take(fused):
+        copy = emit(graph, aten.contiguous.default, (fused,), like=out)
         fused.replace_all_uses_with(copy, delete_user_cb=lambda user: user is not copy)
         repropagate(copy)
     graph.erase_node(out)
+
+
+def _readers_take(node: fx.Node) -> bool:
+    """Whether everything behind `node` works on the layout that it has now."""
+    try:
+        repropagate(node)
+    except (RuntimeError, ValueError):  # `view` on strides that do not merge, say
+        return False
+    return True
 
 
 def _node(arg: Any) -> fx.Node:

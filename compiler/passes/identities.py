@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from torch import fx
 
-from ..facts import Facts
-from ..graph import aten, decline, fake, same_layout, same_size
+from ..facts import Facts, draws_random
+from ..graph import aten, decline, fake, replace, same_layout, same_size
 from ..options import Options
 from ..report import Reason
 from .contract import Outcome
 
+DROPOUTS = (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default)
 IDENTITIES = (
-    aten.dropout.default,
-    aten.feature_dropout.default,
-    aten.alpha_dropout.default,
+    *DROPOUTS,
     aten.to.dtype,
     aten.to.device,
     aten.to.dtype_layout,
@@ -26,6 +25,7 @@ IDENTITIES = (
     aten.type_as.default,
     aten.contiguous.default,
     aten.expand.default,
+    aten.alias.default,
     aten.view.default,
     aten.reshape.default,
     aten.slice.Tensor,
@@ -46,8 +46,7 @@ def remove_identities(graph: fx.Graph, facts: Facts, options: Options) -> Outcom
             reason = "the caller gets it as a tensor of its own"
             outcome.declined.append(decline(node, Reason.ALIASES_OUTPUT, reason))
         else:
-            node.replace_all_uses_with(node.args[0])
-            graph.erase_node(node)
+            replace(node, node.args[0])
             outcome.rewritten += 1
     return outcome
 
@@ -56,6 +55,8 @@ def _returns_its_argument(node: fx.Node) -> bool:
     argument = node.args[0]
     if not isinstance(argument, fx.Node):
         return False
+    if node.target in DROPOUTS:  # eager returns the argument, a trace shows a copy of it
+        return not draws_random(node)
     before, after = fake(argument), fake(node)
     return (
         before is not None

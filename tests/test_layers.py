@@ -1,0 +1,100 @@
+"""The house rules that a machine can check: who may import whom, and how long a file may be."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("compiler", "search", "service")
+LONGEST = 350
+
+# left may import right, never the reverse
+MAY_IMPORT = {
+    "compiler": {"compiler"},
+    "search": {"compiler", "search"},
+    "service": {"search", "service"},
+}
+# guest -> the files that may import it (a folder ends in /)
+ONLY = {
+    "ray": ("search/run/ray_pool.py",),
+    "optuna": ("search/propose/tpe.py",),
+    "sqlalchemy": ("service/store/",),
+    "grpc": (
+        "service/server.py",
+        "service/servicer.py",
+        "service/client.py",
+        "service/interceptors.py",
+        "service/wire/",
+    ),
+    "torch._": ("compiler/torch_compat.py",),
+}
+
+
+def sources():
+    for part in PARTS:
+        yield from sorted((ROOT / part).rglob("*.py"))
+
+
+def imports(path):
+    """`(module, names)` of every import in a file, relative ones resolved from the root."""
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, ()
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            yield ".".join((*base, *filter(None, [node.module]))), [a.name for a in node.names]
+
+
+def attributes(path):
+    """Dotted names such as `torch._dynamo` that are used without an import."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            yield f"{node.value.id}.{node.attr}"
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_one_way(path):
+    part = path.relative_to(ROOT).parts[0]
+    for module, _ in imports(path):
+        top = module.split(".")[0]
+        assert top not in PARTS or top in MAY_IMPORT[part], f"{part} imports {module}"
+        assert top != "formwright", f"inside the package imports are relative: {module}"
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_guests_stay_in_their_files(path):
+    place = str(path.relative_to(ROOT))
+    used = {module for module, _ in imports(path)} | set(attributes(path))
+    for guest, files in ONLY.items():
+        here = any(place == f or (f.endswith("/") and place.startswith(f)) for f in files)
+        for name in used:
+            is_guest = (
+                name.startswith(guest) if guest.endswith("_") else name.split(".")[0] == guest
+            )
+            assert here or not is_guest, f"{place} uses {name}; only {files} may"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        p
+        for d in (*PARTS, "tests", "examples", "benchmarks")
+        for p in sorted((ROOT / d).rglob("*.py"))
+    ],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
+def test_no_file_is_too_long(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_module_says_what_it_is(path):
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def test_pytest_does_not_put_the_root_on_the_path():
+    assert not (ROOT / "conftest.py").exists()
+    assert not list((ROOT / "tests").rglob("__init__.py"))
