@@ -54,7 +54,9 @@ def backend(
     chosen = Options.of(options)
     lower = target(chosen.target, chosen.target_options, mode)
     Pipeline.of(chosen, Report())  # names to disable are checked even where a graph is declined
-    return compile_or_fall_back(gm, example_inputs, chosen, lower, current_report())
+    compiled = compile_or_fall_back(gm, example_inputs, chosen, lower, current_report())
+    _floats.compiled()
+    return compiled
 
 
 _floats = ModuleFloats()

@@ -116,8 +116,10 @@ class _Interpreter(fx.Interpreter):
 
 
 class _Checkpointed(_Interpreter):
-    """Runs the body of a checkpoint, tagging each node as AOTAutograd's partitioner expects: regions
-    are numbered in their order, and what passes from one into a later one is kept."""
+    """Runs the body of a checkpoint, tagging each node as AOTAutograd's partitioner expects.
+
+    Regions are numbered in their order: what passes from one into a later one is kept.
+    """
 
     def __init__(self, body: fx.GraphModule, outer: _Interpreter) -> None:
         super().__init__(body)

@@ -154,7 +154,7 @@ def draws_random(node: fx.Node) -> bool:
         return False
     name = node.target._schema.name
     if "dropout" in name and "scaled_dot" not in name:
-        return len(node.args) < 3 or (bool(node.args[2]) and node.args[1] != 0.0)
+        return len(node.args) < 3 or (bool(node.args[2]) and bool(node.args[1]))
     if name == "aten::scaled_dot_product_attention":
         return len(node.args) > 4 and bool(node.args[4])
     seeded: bool = torch.Tag.nondeterministic_seeded in node.target.tags

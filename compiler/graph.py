@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from .report import Decline, Reason
-from .torch_compat import FakeTensor, statically_known_true, sym_eq
+from .torch_compat import FakeTensor, OpOverload, statically_known_true, sym_eq, tree_leaves
 
 aten = torch.ops.aten
 
@@ -56,7 +56,7 @@ def decline(node: fx.Node, code: Reason, reason: str) -> Decline:
 
 def op_name(node: fx.Node) -> str:
     """`softmax.int`, `linear.default`, or the plain name of what is not an ATen overload."""
-    if isinstance(node.target, torch._ops.OpOverload):
+    if isinstance(node.target, OpOverload):
         return str(node.target).removeprefix("aten.")
     return str(getattr(node.target, "__name__", node.target))
 
@@ -168,7 +168,7 @@ def _settled(before: Any, after: Any, sources: list[fx.Node]) -> bool:
 
 
 def _flat(*trees: Any) -> list[Any]:
-    return list(torch.utils._pytree.tree_leaves(trees))
+    return list(tree_leaves(trees))
 
 
 def to_text(graph: fx.Graph, order: Iterable[fx.Node] | None = None) -> str:

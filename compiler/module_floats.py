@@ -33,6 +33,9 @@ class ModuleFloats:
         if symbols:
             self._asked.update(symbols)
             restart_with_constants(symbols)
+
+    def compiled(self) -> None:
+        """The frame is compiled: what we asked for is not to bind its next compilation."""
         forget_constants(self._asked)
         self._asked.clear()
 

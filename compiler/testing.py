@@ -41,7 +41,7 @@ def capture_call(
         found.append((capture(gm, example_inputs, target_name), real))
         return gm
 
-    torch._dynamo.reset()
+    torch.compiler.reset()
     torch.compile(function, backend=keep, fullgraph=True, **keywords)(*inputs)
     if len(found) != 1:
         raise ValueError(f"{len(found)} graphs were compiled, not one")

@@ -32,8 +32,7 @@ ONLY = {
 
 
 def sources():
-    for part in PARTS:
-        yield from sorted((ROOT / part).rglob("*.py"))
+    return [path for part in PARTS for path in sorted((ROOT / part).rglob("*.py"))]
 
 
 def imports(path):
