@@ -13,7 +13,7 @@ import torch
 from torch import fx
 
 from .dispatch import Leaf
-from .graph import to_text
+from .graph import copy_graph, to_text
 from .instruments import instruments
 from .options import Options
 from .pipeline import PASSES, Pipeline
@@ -37,13 +37,7 @@ def transform(
     report.hash_graph(to_text(module.graph))
     passes = tuple(p for p in PASSES if not p.speculative)
     pipeline = Pipeline.of(chosen, report, instruments(number), passes)
-    leaf = pipeline.expand(fx.GraphModule(module, _copy(module.graph)))
+    leaf = pipeline.expand(fx.GraphModule(module, copy_graph(module.graph)))
     assert isinstance(leaf, Leaf)  # no pass in the list is speculative
     program: torch.export.ExportedProgram = replace_graph(exported_program, leaf.graph.graph)
     return program
-
-
-def _copy(graph: fx.Graph) -> fx.Graph:
-    copied = fx.Graph()
-    copied.output(copied.graph_copy(graph, {}))
-    return copied

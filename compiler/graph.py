@@ -133,6 +133,13 @@ def emit(
     return node
 
 
+def copy_graph(graph: fx.Graph) -> fx.Graph:
+    """A copy to edit: nodes and their metadata are new, the values in the metadata are shared."""
+    copy = fx.Graph()
+    copy.output(copy.graph_copy(graph, {}))
+    return copy
+
+
 def replace(node: fx.Node, by: fx.Node) -> None:
     """Let every reader of `node` read `by`, which has the same value, and drop `node`."""
     old, new = fake(node), fake(by)

@@ -9,6 +9,7 @@ It must not know what any pass does. To add a pass: write `passes/<name>.py`, ad
 
 from __future__ import annotations
 
+import functools
 import time
 import traceback
 import warnings
@@ -20,10 +21,11 @@ from torch import fx
 from .dispatch import Choice, Leaf
 from .errors import UnknownNameError
 from .facts import Facts
+from .graph import copy_graph
 from .instruments import Instrument
 from .options import Options
 from .passes.attention import fuse_attention
-from .passes.contract import Outcome, Pass
+from .passes.contract import Derivation, Outcome, Pass
 from .passes.dead_code import remove_dead_code
 from .passes.hoist_weights import hoist_weights
 from .passes.identities import remove_identities
@@ -68,57 +70,47 @@ class Pipeline:
         return cls(chosen, options, report, instruments)
 
     def expand(self, module: fx.GraphModule) -> Leaf | Choice:
-        """Run all passes on `module`; the variants that come of it, as a tree."""
-        return self._expand(module, 0, ())
+        """Run all passes on the graph of `module`; the variants that come of it, as a tree."""
+        return self._expand(module, module.graph, 0, ())
 
-    def _expand(self, module: fx.GraphModule, start: int, held: tuple[str, ...]) -> Leaf | Choice:
+    def _expand(
+        self, root: fx.GraphModule, graph: fx.Graph, start: int, held: tuple[str, ...]
+    ) -> Leaf | Choice:
         for i in range(start, len(self.passes)):
-            before = module
-            module, outcome = self._run(self.passes[i], module)
-            if outcome.derivation is not None:
-                name = outcome.derivation.name
-                return Choice(
-                    outcome.derivation,
-                    self._expand(module, i + 1, (*held, name)),
-                    lambda before=before, i=i: self._expand(before, i + 1, held),  # type: ignore[misc]
-                )
-        return Leaf("+".join(held) or "general", module)
+            before = graph
+            graph, derivation = self._run(self.passes[i], graph)
+            if derivation is not None:
+                holds = self._expand(root, graph, i + 1, (*held, derivation.name))
+                otherwise = functools.partial(self._expand, root, before, i + 1, held)
+                return Choice(derivation, holds, otherwise)
+        return Leaf("+".join(held) or "general", fx.GraphModule(root, graph))
 
-    def _run(self, row: Pass, module: fx.GraphModule) -> tuple[fx.GraphModule, Outcome]:
+    def _run(self, row: Pass, graph: fx.Graph) -> tuple[fx.Graph, Derivation | None]:
         """One pass on a copy of the graph, which takes its place if all went well."""
         for instrument in self.instruments:
-            instrument.before(row.name, module.graph)
+            instrument.before(row.name, graph)
         started = time.perf_counter()
-        copy = fx.GraphModule(module, _copy_graph(module.graph))
+        copy = copy_graph(graph)
         try:
-            outcome = row.run(copy.graph, Facts(copy.graph), self.options)
+            outcome = row.run(copy, Facts(copy), self.options)
             if outcome.derivation is not None and not row.speculative:
                 raise TypeError(f"pass {row.name} is not marked as speculative in PASSES")
-            copy.graph.lint()
+            copy.lint()
         except Exception as error:
-            outcome, copy = _failed(row.name, error), module
-        ms = (time.perf_counter() - started) * 1e3
-        if outcome.rewritten == 0 and outcome.derivation is None:
-            copy = module
-        else:
-            copy.recompile()
+            outcome = _failed(row.name, error)
+        if outcome.rewritten or outcome.derivation is not None:
+            graph = copy
         self.report.record(
             row.name,
             sites=outcome.sites,
             rewritten=outcome.rewritten,
             declined=tuple(outcome.declined),
-            ms=ms,
+            ms=(time.perf_counter() - started) * 1e3,
         )
         self.report.prepared_bytes += outcome.prepared_bytes
         for instrument in self.instruments:
-            instrument.after(row.name, copy.graph, outcome.rewritten)
-        return copy, outcome
-
-
-def _copy_graph(graph: fx.Graph) -> fx.Graph:
-    copy = fx.Graph()
-    copy.output(copy.graph_copy(graph, {}))
-    return copy
+            instrument.after(row.name, graph, outcome.rewritten)
+        return graph, outcome.derivation
 
 
 def _failed(name: str, error: Exception) -> Outcome:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextvars
 import functools
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NoReturn
@@ -224,27 +223,33 @@ class _AttentionPatternsOff(CustomGraphPass):
 
 
 _patterns_off: contextvars.ContextVar[bool] = contextvars.ContextVar("patterns_off", default=False)
-_gate_lock = threading.Lock()
 
 
 @functools.cache
-def _gate_attention_patterns(device_type: str) -> None:
+def _gate_attention_patterns() -> None:
     """Make Inductor's attention patterns ask `_patterns_off` first.
 
     On torch 2.13 they skip the exact re-check of a serialized match, so look-alikes (softmax over
     another axis, a key permuted otherwise) are miscompiled (pytorch issues 195320, 196468). The
-    gate is a context variable: compilations that are not ours are not touched.
+    gate is a context variable: compilations that are not ours are not touched. The patterns are
+    gated when Inductor loads them, which a compilation served from the cache never does.
     """
     from torch._inductor.fx_passes import joint_graph
 
-    joint_graph.lazy_init(torch.device(device_type))
-    for matcher in (*joint_graph.pass_patterns, joint_graph.early_patterns):
-        for entries in matcher.patterns.values():
-            for entry in entries:
-                name = getattr(entry, "pattern_name", None) or ""
-                check: Any = getattr(entry, "extra_check", None)
-                if name.startswith("_sfdp_") and not hasattr(check, "gated"):
-                    entry.extra_check = _gated(check)
+    load = joint_graph.lazy_init
+
+    @functools.wraps(load)
+    def load_and_gate(*args: Any, **keywords: Any) -> None:
+        load(*args, **keywords)
+        for matcher in (*joint_graph.pass_patterns, joint_graph.early_patterns):
+            for entries in matcher.patterns.values():
+                for entry in entries:
+                    name = getattr(entry, "pattern_name", None) or ""
+                    check: Any = getattr(entry, "extra_check", None)
+                    if name.startswith("_sfdp_") and not hasattr(check, "gated"):
+                        entry.extra_check = _gated(check)
+
+    joint_graph.lazy_init = load_and_gate
 
 
 def _gated(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -256,9 +261,8 @@ def _gated(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 @contextmanager
-def _attention_patterns_off(device_type: str) -> Iterator[None]:
-    with _gate_lock:
-        _gate_attention_patterns(device_type)
+def _attention_patterns_off() -> Iterator[None]:
+    _gate_attention_patterns()
     token = _patterns_off.set(True)
     try:
         yield
@@ -275,8 +279,7 @@ def inductor_lower(
     mine = _AttentionPatternsOff()
     theirs = config.get("joint_custom_pre_pass") or ()
     passes = [*theirs, mine] if isinstance(theirs, list | tuple) else [theirs, mine]
-    device = next((x.device.type for x in inputs if isinstance(x, torch.Tensor)), "cpu")
-    with _attention_patterns_off(device):
+    with _attention_patterns_off():
         compiled = compile_fx(
             graph, list(inputs), config_patches={**config, "joint_custom_pre_pass": passes}
         )

@@ -16,6 +16,7 @@ from torch import fx
 from .capture import Captured
 from .errors import Declined
 from .facts import Facts
+from .graph import copy_graph
 from .lower import Target
 from .report import LOWER, VERIFY, Decline, Reason, Report, VariantReport
 from .torch_compat import (
@@ -110,9 +111,7 @@ class Lowering:
 
     def _copy(self, graph: fx.GraphModule) -> fx.GraphModule:
         """Targets take ownership of the graph they get; ours stays whole."""
-        copied = fx.Graph()
-        copied.output(copied.graph_copy(graph.graph, {}))
-        module = fx.GraphModule(graph, copied)
+        module = fx.GraphModule(graph, copy_graph(graph.graph))
         keep_dynamo_identity(self._captured.module, module)
         return module
 
