@@ -20,6 +20,8 @@ from .report import Reason
 from .torch_compat import (
     ENTER_AUTOCAST,
     EXIT_AUTOCAST,
+    LOG_USAGE,
+    SET_GRAD,
     CheckpointPolicy,
     FakeTensor,
     FakeTensorMode,
@@ -31,6 +33,9 @@ from .torch_compat import (
     tag_activation_checkpoint,
     tree_leaves,
 )
+
+# Calls that change the state of torch and are recorded in the captured graph.
+RECORDED = (ENTER_AUTOCAST, EXIT_AUTOCAST, SET_GRAD)
 
 # Targets that keep the memory promise of a checkpointed region when it is given to them as tags on
 # its nodes: their partitioner decides by these tags what is recomputed.
@@ -72,7 +77,7 @@ def capture(gm: fx.GraphModule, inputs: Sequence[Any], target: str = "inductor")
     finally:
         interpreter.leave_regions()
     _check_constants(module)
-    _name_inputs(placeholders, fakes, module)
+    _describe_inputs(placeholders, inputs, fakes, module)
     keep_dynamo_identity(gm, module)
     dynamic = any(isinstance(f, torch.SymInt) for f in fakes) or any(
         isinstance(n, torch.SymInt) for f in fakes if isinstance(f, FakeTensor) for n in f.size()
@@ -126,6 +131,8 @@ class _Checkpointed(_Interpreter):
         self.regions = outer.regions
         self.checkpoints = outer.checkpoints
         number = next(self.checkpoints)
+        if not torch.is_grad_enabled():  # then nothing is kept that could be recomputed
+            return
         for node in body.graph.nodes:
             node.meta["recompute"] = CheckpointPolicy.PREFER_RECOMPUTE
             node.meta["ac_graph_id"] = number
@@ -133,27 +140,50 @@ class _Checkpointed(_Interpreter):
 
 def _check_operators(gm: fx.GraphModule, target: str) -> None:
     for node in gm.graph.nodes:
+        if "functorch" in str(getattr(node.target, "__module__", "")):
+            name = getattr(node.target, "__name__", node.target)
+            raise Declined(
+                Reason.FUNCTION_TRANSFORM, f"the graph applies a function transform ({name})"
+            )
+    for node in gm.graph.nodes:
         op = node.target
         if op is tag_activation_checkpoint:
-            body = getattr(gm, node.args[0].target)
-            if "_checkpoint_context_fn" in body.meta:
-                raise Declined(
-                    Reason.HIGHER_ORDER_OP,
-                    "a checkpointed region with a context_fn chooses itself what to recompute",
-                )
-            if target not in HONOURS_RECOMPUTE_TAGS:
-                raise Declined(
-                    Reason.HIGHER_ORDER_OP,
-                    f"target {target!r} would keep what a checkpointed region is to recompute",
-                )
-            _check_operators(body, target)
+            _check_checkpoint(getattr(gm, node.args[0].target), target)
         elif isinstance(op, HigherOrderOperator):
             raise Declined(Reason.HIGHER_ORDER_OP, f"the graph calls the operator {op.name()}")
-        elif "functorch" in str(getattr(op, "__module__", "")):
+        elif node.op == "get_attr" and isinstance(getattr(gm, str(op), None), torch.Tensor):
+            # The tracer would really run what reads and writes nothing but such tensors.
             raise Declined(
-                Reason.FUNCTION_TRANSFORM,
-                f"the graph applies a function transform ({getattr(op, '__name__', op)})",
+                Reason.UNSUPPORTED_INPUT,
+                f"the graph holds a tensor of its own ({op}), as that of an optimiser does",
             )
+        elif _changes_state(node):
+            name = getattr(op, "__name__", op)
+            raise Declined(Reason.CHANGES_STATE, f"{name} switches a state of torch")
+
+
+def _check_checkpoint(body: fx.GraphModule, target: str) -> None:
+    if "_checkpoint_context_fn" in body.meta:
+        raise Declined(
+            Reason.HIGHER_ORDER_OP,
+            "a checkpointed region with a context_fn chooses itself what to recompute",
+        )
+    if target not in HONOURS_RECOMPUTE_TAGS:
+        raise Declined(
+            Reason.HIGHER_ORDER_OP,
+            f"target {target!r} would keep what a checkpointed region is to recompute",
+        )
+    _check_operators(body, target)
+
+
+def _changes_state(node: fx.Node) -> bool:
+    """Whether a call is there for its effect on torch itself: it reads and gives no value. The
+    tracer would run such a call and forget it; the three that it records are not among these."""
+    if node.op != "call_function" or node.target in (*RECORDED, LOG_USAGE):
+        return False
+    if node.meta.get("example_value") is not None:
+        return False
+    return not any("example_value" in n.meta for n in node.all_input_nodes)
 
 
 def _fake_inputs(
@@ -211,14 +241,20 @@ def _check_constants(module: fx.GraphModule) -> None:
             raise Declined(Reason.UNTRACEABLE, f"the tracer lost sight of a value ({node.target})")
 
 
-def _name_inputs(
-    placeholders: Sequence[fx.Node], fakes: Sequence[Any], module: fx.GraphModule
+def _describe_inputs(
+    placeholders: Sequence[fx.Node],
+    inputs: Sequence[Any],
+    fakes: Sequence[Any],
+    module: fx.GraphModule,
 ) -> None:
-    """Carry over Dynamo's names of the inputs, which are weights, and which want gradients."""
+    """Carry over to the captured graph what is known of each input: its name, whether it is a
+    weight, whether it wants a gradient, and whose memory it is."""
     news = module.graph.find_nodes(op="placeholder")
-    for old, new, fake in zip(placeholders, news, fakes, strict=True):
+    for old, new, real, fake in zip(placeholders, news, inputs, fakes, strict=True):
         new.meta["weight"] = is_static_input(old)
         new.meta["requires_grad"] = isinstance(fake, torch.Tensor) and fake.requires_grad
+        if isinstance(real, torch.Tensor):
+            new.meta["real_storage"] = (real.untyped_storage()._cdata,)
         new.target = old.name
         new._rename(old.name)
     module.recompile()

@@ -17,7 +17,7 @@ from .backend import compile_or_fall_back
 from .lower import SELF, Target
 from .options import Options
 from .report import Report
-from .torch_compat import OptimizedModule, compiled_options
+from .torch_compat import OptimizedModule, compiled_options, uncompiled
 
 
 def explain(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
@@ -39,6 +39,7 @@ def explain_with(
         if options is None:
             options = compiled_options(model, SELF)
         model = model._orig_mod
+    model = uncompiled(model)
     chosen = Options.of(options)
     report = Report()
 

@@ -7,7 +7,6 @@ It must not know any pass.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
@@ -15,11 +14,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from .graph import fake
-from .torch_compat import ENTER_AUTOCAST, EXIT_AUTOCAST, SET_GRAD, OpOverload
-
-# The arguments of `torch.autocast` of the region that a node stands in; None is the ambient state.
-Region = tuple[Any, ...]
+from .graph import Region, autocast_regions, fake
+from .torch_compat import SET_GRAD, HigherOrderOperator, OpOverload
 
 
 class Facts:
@@ -29,44 +25,30 @@ class Facts:
         self.graph = graph
         self.order: dict[fx.Node, int] = {n: i for i, n in enumerate(graph.nodes)}
         self.inputs: list[fx.Node] = graph.find_nodes(op="placeholder")
-        self.output: fx.Node = next(iter(graph.find_nodes(op="output")))
+        self.output: fx.Node = graph.output_node()
+        self._class = _alias_classes(self.order)
+        self._handed_out = {self._class[n] for n in self.output.all_input_nodes}
+        self._autocast = autocast_regions(graph)
+        self._gradient_mode = _gradient_modes(graph)
+        # the nodes that write, each with the arguments it writes to
+        self.writes = {n: args for n in self.order if (args := _written(n))}
+
+    def adopt(self, new: fx.Node, old: fx.Node) -> None:
+        """`new` takes the place of `old`: what holds of the one holds of the other."""
+        tables: Any = (self.order, self._class, self._autocast, self._gradient_mode)
+        for table in tables:
+            table[new] = table[old]
 
     # --- aliasing -----------------------------------------------------------------------------
 
-    @cached_property
-    def _class(self) -> dict[fx.Node, fx.Node]:
-        """Each node's alias class, named by its first node. Two nodes are in one class if their
-        fake values share storage, or the schema says that one may be a view of the other."""
-        parent: dict[fx.Node, fx.Node] = {n: n for n in self.order}
-
-        def find(n: fx.Node) -> fx.Node:
-            while parent[n] is not n:
-                parent[n] = parent[parent[n]]
-                n = parent[n]
-            return n
-
-        def join(a: fx.Node, b: fx.Node) -> None:
-            first, second = sorted((find(a), find(b)), key=self.order.__getitem__)
-            parent[second] = first
-
-        owner: dict[int, fx.Node] = {}
-        for node in self.order:
-            for tensor in _tensors(node.meta.get("val")):
-                storage = tensor.untyped_storage()._cdata
-                join(owner.setdefault(storage, node), node)
-            for viewed in _viewed(node):
-                join(viewed, node)
-        return {n: find(n) for n in self.order}
-
     def may_alias(self, a: fx.Node, b: fx.Node) -> bool:
-        """Whether two values may share memory. Two inputs may, unless one is a weight: a caller
-        can pass views of one tensor."""
+        """Whether two values may share memory. Two inputs may, since a caller can pass views of
+        one tensor; weights share memory only if they do so while we compile."""
         left, right = self._class[a], self._class[b]
         if left is right:
             return True
-        if left.meta.get("weight") or right.meta.get("weight"):
-            return False
-        return left.op == "placeholder" and right.op == "placeholder"
+        both_inputs = left.op == "placeholder" and right.op == "placeholder"
+        return both_inputs and not (left.meta.get("weight") and right.meta.get("weight"))
 
     def is_view_of_input(self, node: fx.Node) -> bool:
         """Whether the value is (a view of) an input's memory: free to compute, not ours to keep."""
@@ -74,23 +56,18 @@ class Facts:
 
     def reaches_output(self, node: fx.Node) -> bool:
         """Whether the caller may get the memory of this value."""
-        mine = self._class[node]
-        return any(self._class[n] is mine for n in self.output.all_input_nodes)
+        return self._class[node] in self._handed_out
 
     # --- mutation -----------------------------------------------------------------------------
-
-    @cached_property
-    def writes(self) -> dict[fx.Node, list[fx.Node]]:
-        """The nodes that write, each with the arguments it writes to."""
-        found: dict[fx.Node, list[fx.Node]] = defaultdict(list)
-        for node in self.order:
-            for arg in _written(node):
-                found[node].append(arg)
-        return dict(found)
 
     def is_written(self, node: fx.Node) -> bool:
         """Whether the memory of this value is written anywhere in the graph."""
         return any(self.may_alias(node, arg) for args in self.writes.values() for arg in args)
+
+    @cached_property
+    def writes_inputs(self) -> bool:
+        """Whether the graph may write to memory that an input holds."""
+        return any(self.is_view_of_input(a) for args in self.writes.values() for a in args)
 
     def written_between(
         self, nodes: Iterable[fx.Node], start: fx.Node, end: fx.Node
@@ -106,33 +83,29 @@ class Facts:
 
     # --- the state that operators run under -----------------------------------------------------
 
-    @cached_property
-    def _regions(self) -> dict[fx.Node, Region | None]:
-        stack: list[Region] = []
-        found: dict[fx.Node, Region | None] = {}
-        for node in self.order:
-            if node.target is ENTER_AUTOCAST:
-                stack.append(tuple(node.args))
-            found[node] = stack[-1] if stack else None
-            if node.target is EXIT_AUTOCAST and stack:
-                stack.pop()
-        return found
-
-    def autocast_region(self, node: fx.Node) -> Region | None:
-        """The arguments of the innermost autocast region in the graph around `node`, or None."""
-        return self._regions[node]
+    def autocast_region(self, node: fx.Node) -> tuple[Region, ...]:
+        """The autocast regions of the graph around `node`; none of them is the ambient state."""
+        return self._autocast[node]
 
     def autocast_dtype(self, node: fx.Node) -> torch.dtype | None:
         """The dtype that autocast, in the graph or ambient, gives to matrix products here."""
         value = fake(node)
         device = value.device.type if value is not None else "cpu"
-        region = self._regions[node]
-        if region is not None and region[0] == device:
-            dtype: torch.dtype = region[1] or torch.get_autocast_dtype(device)
-            return dtype if region[2] else None
+        for kind, dtype, enabled, *_ in reversed(self._autocast[node]):
+            if kind == device:
+                return (dtype or torch.get_autocast_dtype(device)) if enabled else None
         if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
             return None
         return torch.get_autocast_dtype(device)
+
+    def same_gradient_mode(self, nodes: Iterable[fx.Node]) -> bool:
+        """Whether gradients are recorded at all of these nodes or at none of them."""
+        return len({self._gradient_mode[n] for n in nodes}) <= 1
+
+    def cuts_gradients(self, node: fx.Node) -> bool:
+        """Whether a value is detached from its arguments because gradients are off around it,
+        in a graph that records some."""
+        return self.records_gradients and not self._gradient_mode[node]
 
     @cached_property
     def records_gradients(self) -> bool:
@@ -146,6 +119,42 @@ class Facts:
     def is_random(self) -> bool:
         """Whether the graph draws random numbers."""
         return any(draws_random(n) for n in self.order)
+
+
+def _alias_classes(order: dict[fx.Node, int]) -> dict[fx.Node, fx.Node]:
+    """Each node's alias class, named by its first node. Two nodes are in one class if their fake
+    values share storage, or the schema says that one may be a view of the other."""
+    parent: dict[fx.Node, fx.Node] = {n: n for n in order}
+
+    def find(n: fx.Node) -> fx.Node:
+        while parent[n] is not n:
+            parent[n] = parent[parent[n]]
+            n = parent[n]
+        return n
+
+    def join(a: fx.Node, b: fx.Node) -> None:
+        first, second = sorted((find(a), find(b)), key=order.__getitem__)
+        parent[second] = first
+
+    owner: dict[int, fx.Node] = {}
+    for node in order:
+        storages = [t.untyped_storage()._cdata for t in _tensors(node.meta.get("val"))]
+        for storage in (*storages, *node.meta.get("real_storage", ())):
+            join(owner.setdefault(storage, node), node)
+        for viewed in _viewed(node):
+            join(viewed, node)
+    return {n: find(n) for n in order}
+
+
+def _gradient_modes(graph: fx.Graph) -> dict[fx.Node, bool]:
+    """Whether gradients are enabled at each node."""
+    enabled = torch.is_grad_enabled()
+    found: dict[fx.Node, bool] = {}
+    for node in graph.nodes:
+        found[node] = enabled
+        if node.target is SET_GRAD:
+            enabled = bool(node.args[0])
+    return found
 
 
 def draws_random(node: fx.Node) -> bool:
@@ -203,6 +212,8 @@ def _viewed(node: fx.Node) -> list[fx.Node]:
 def _written(node: fx.Node) -> list[fx.Node]:
     if node.op != "call_function":
         return []
+    if isinstance(node.target, HigherOrderOperator):  # what its graph does is not looked at
+        return node.all_input_nodes
     if not isinstance(node.target, OpOverload):
         return []
     if not node.target._schema.is_mutable:

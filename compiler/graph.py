@@ -6,6 +6,7 @@ must not know any pass. Next: `facts.py` for what holds about a whole graph.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,7 +15,15 @@ import torch
 from torch import fx
 
 from .report import Decline, Reason
-from .torch_compat import FakeTensor, OpOverload, statically_known_true, sym_eq, tree_leaves
+from .torch_compat import (
+    ENTER_AUTOCAST,
+    EXIT_AUTOCAST,
+    FakeTensor,
+    OpOverload,
+    statically_known_true,
+    sym_eq,
+    tree_leaves,
+)
 
 aten = torch.ops.aten
 
@@ -105,13 +114,31 @@ def nbytes(value: torch.Tensor) -> int:
     return value.numel() * value.element_size()
 
 
-def infer(target: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """The fake value of `target(*args, **kwargs)`, where nodes stand for their fake values."""
+Region = tuple[Any, ...]  # the arguments of the `torch.autocast` that opened it
+
+
+def autocast_regions(graph: fx.Graph) -> dict[fx.Node, tuple[Region, ...]]:
+    """The autocast regions of the graph that each node stands in, outermost first."""
+    stack: tuple[Region, ...] = ()
+    found: dict[fx.Node, tuple[Region, ...]] = {}
+    for node in graph.nodes:
+        if node.target is ENTER_AUTOCAST:
+            stack = (*stack, tuple(node.args))
+        found[node] = stack
+        if node.target is EXIT_AUTOCAST:
+            stack = stack[:-1]
+    return found
+
+
+def infer(target: Callable[..., Any], args: Any, kwargs: Any, regions: Iterable[Region]) -> Any:
+    """The fake value of `target(*args, **kwargs)` inside autocast `regions`, where nodes stand for
+    their fake values. Raises what the operator raises."""
     args, kwargs = fx.node.map_arg((args, kwargs), lambda n: n.meta.get("val"))
-    modes = [v.fake_mode for v in _flat(args, kwargs) if isinstance(v, FakeTensor)]
-    if not modes:
-        raise ValueError(f"{target} reads no tensor, so its value cannot be inferred")
-    with modes[0]:
+    mode = next(v.fake_mode for v in tree_leaves((args, kwargs)) if isinstance(v, FakeTensor))
+    with contextlib.ExitStack() as stack:
+        for region in regions:
+            stack.enter_context(torch.autocast(*region))
+        stack.enter_context(mode)
         return target(*args, **kwargs)
 
 
@@ -125,7 +152,7 @@ def emit(
 ) -> fx.Node:
     """A new call in front of `like`, at the same place in the user's code, its value inferred."""
     kwargs = kwargs or {}
-    value = infer(target, args, kwargs)
+    value = infer(target, args, kwargs, autocast_regions(graph)[like])
     with graph.inserting_before(like):
         node = graph.call_function(target, args, kwargs)
     node.meta = {k: like.meta[k] for k in INHERITED if k in like.meta}
@@ -149,33 +176,53 @@ def replace(node: fx.Node, by: fx.Node) -> None:
         repropagate(by)
 
 
-def repropagate(changed: fx.Node) -> None:
-    """Infer anew the values of everything behind `changed`, as far as strides or storage differ.
+# Their values do not depend on the layout of what they read, and inferring them anew would make
+# new symbols for sizes that already have one.
+DATA_DEPENDENT = (torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output)
 
-    Raises what the operator raises where the new layout does not suit it (`view`, say).
+
+def repropagate(changed: fx.Node) -> list[fx.Node]:
+    """Infer anew the values of everything behind `changed`, as far as layout or storage differ.
+
+    Returns the nodes whose layout is another one now. Raises what the operator raises where the
+    new layout does not suit it (`view`, say), and TypeError at what cannot be inferred.
     """
-    stale = {changed}
+    regions = autocast_regions(changed.graph)
+    stale, moved = {changed}, []
     node = changed.next
     while node.op != "root":
         sources = [n for n in node.all_input_nodes if n in stale]
-        if sources and node.op == "call_function":
+        if sources and node.op == "call_function" and not _is_data_dependent(node):
             before = node.meta.get("val")
+            if not isinstance(before, torch.Tensor | list | tuple):
+                raise TypeError(f"{op_name(node)} has no value to infer")
             assert callable(node.target)
-            node.meta["val"] = after = infer(node.target, node.args, node.kwargs)
-            if not _settled(before, after, sources):
+            after = infer(node.target, node.args, node.kwargs, regions[node])
+            node.meta["val"] = after
+            if not _same_layouts(before, after):
+                moved.append(node)
+                stale.add(node)
+            elif _shares_storage(after, sources):
                 stale.add(node)
         node = node.next
+    return moved
 
 
-def _settled(before: Any, after: Any, sources: list[fx.Node]) -> bool:
-    if not isinstance(before, torch.Tensor) or not isinstance(after, torch.Tensor):
-        return False
-    storages = {v.untyped_storage()._cdata for n in sources if (v := fake(n)) is not None}
-    return same_layout(before, after) and after.untyped_storage()._cdata not in storages
+def _is_data_dependent(node: fx.Node) -> bool:
+    return isinstance(node.target, OpOverload) and any(
+        tag in node.target.tags for tag in DATA_DEPENDENT
+    )
 
 
-def _flat(*trees: Any) -> list[Any]:
-    return list(tree_leaves(trees))
+def _same_layouts(before: Any, after: Any) -> bool:
+    old, new = ([v for v in tree_leaves(x) if isinstance(v, torch.Tensor)] for x in (before, after))
+    return len(old) == len(new) and all(map(same_layout, old, new))
+
+
+def _shares_storage(value: Any, sources: list[fx.Node]) -> bool:
+    theirs = {v.untyped_storage()._cdata for n in sources if (v := fake(n)) is not None}
+    mine = [v for v in tree_leaves(value) if isinstance(v, torch.Tensor)]
+    return any(v.untyped_storage()._cdata in theirs for v in mine)
 
 
 def to_text(graph: fx.Graph, order: Iterable[fx.Node] | None = None) -> str:

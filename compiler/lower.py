@@ -54,7 +54,7 @@ def target(name: str, options: Mapping[str, Any], mode: str | None = None) -> Ta
     if name == "inductor":
         names = set(inductor_option_names())
         for option in options:
-            if option.replace("-", "_") not in names:
+            if str(option).replace("-", "_") not in names:
                 raise _unknown_inductor_option(option, names)
         try:
             inductor_mode(mode)
@@ -63,9 +63,9 @@ def target(name: str, options: Mapping[str, Any], mode: str | None = None) -> Ta
     return Target(name, options, mode)
 
 
-def _unknown_inductor_option(option: str, names: set[str]) -> OptionError:
+def _unknown_inductor_option(option: object, names: set[str]) -> OptionError:
     """Inductor has hundreds of options: name the nearest, and where to find all."""
-    near = get_close_matches(option, sorted(names), n=3)
+    near = get_close_matches(str(option), sorted(names), n=3)
     hint = f"; nearest: {', '.join(near)}" if near else ""
     return OptionError(
         f"unknown Inductor option {option!r}{hint}; all: torch._inductor.list_options()"

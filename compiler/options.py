@@ -60,7 +60,7 @@ Did you mean 'attention'?
             if getattr(self, name) not in known:
                 raise UnknownNameError(f"value of option {name!r}:", getattr(self, name), known)
         names: Any = self.disable
-        if isinstance(names, str) or not all(isinstance(n, str) for n in names):
+        if not isinstance(names, tuple) or not all(isinstance(n, str) for n in names):
             raise OptionError(f"option 'disable' takes a list of pass names, not {self.disable!r}")
         if self.weights_budget is not None:
             _expect("weights_budget", self.weights_budget, int, "a number of bytes or None")
@@ -79,13 +79,8 @@ Did you mean 'attention'?
             if name not in known:
                 raise UnknownNameError("option", name, known)
         values = dict(given)
-        if not isinstance(values.get("disable", ()), str):
-            try:
-                values["disable"] = tuple(values.get("disable", ()))
-            except TypeError:
-                raise OptionError(
-                    f"option 'disable' takes a list of pass names, not {values['disable']!r}"
-                ) from None
+        if isinstance(values.get("disable"), list | set | frozenset):
+            values["disable"] = tuple(values["disable"])
         return cls(**values)
 
 

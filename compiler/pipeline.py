@@ -15,6 +15,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import fx
 
@@ -87,8 +88,7 @@ class Pipeline:
 
     def _run(self, row: Pass, graph: fx.Graph) -> tuple[fx.Graph, Derivation | None]:
         """One pass on a copy of the graph, which takes its place if all went well."""
-        for instrument in self.instruments:
-            instrument.before(row.name, graph)
+        self._show("before", row.name, graph)
         started = time.perf_counter()
         copy = copy_graph(graph)
         try:
@@ -108,9 +108,17 @@ class Pipeline:
             ms=(time.perf_counter() - started) * 1e3,
         )
         self.report.prepared_bytes += outcome.prepared_bytes
-        for instrument in self.instruments:
-            instrument.after(row.name, graph, outcome.rewritten)
+        self._show("after", row.name, graph, outcome.rewritten)
         return graph, outcome.derivation
+
+    def _show(self, moment: str, *what: Any) -> None:
+        """Show the graph to every instrument; one that fails costs its own output only."""
+        for instrument in self.instruments:
+            try:
+                getattr(instrument, moment)(*what)
+            except Exception as error:
+                name = type(instrument).__name__
+                warnings.warn(f"formwright: {name} failed: {error}", PassWarning, stacklevel=2)
 
 
 def _failed(name: str, error: Exception) -> Outcome:

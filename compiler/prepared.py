@@ -7,7 +7,8 @@ What a freshness check can and cannot see:
     parameter object replaced, load(assign=True)      identity
     `.data = tensor`, module.to(dtype)                address
     fused optimisers                                  a hook on every optimiser step
-    `.data.copy_()`, writes through numpy             nothing: call `refresh(model)`
+    `.data.copy_()`, writes through numpy, kernels    nothing: call `refresh(model)`
+    called directly (`torch._fused_sgd_`)
 
 Weights that are inference tensors have no version counter; with those the values are not used at
 all. It must not know where the values come from (`passes/hoist_weights.py`).
@@ -17,8 +18,8 @@ from __future__ import annotations
 
 import functools
 import operator
+import sys
 import threading
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,27 +34,35 @@ _address = torch.Tensor.data_ptr
 
 @dataclass(frozen=True)
 class _Snapshot:
-    """Prepared values and the state of the weights that they were computed from."""
+    """Prepared values and the state of the weights that they were computed from. It holds on to
+    the weights, so that no other tensor can take over their identity."""
 
     values: tuple[torch.Tensor, ...]
-    weights: tuple[weakref.ref[torch.Tensor], ...]
+    weights: tuple[torch.Tensor, ...]
     versions: tuple[int, ...]
     addresses: tuple[int, ...]
     steps: int
 
     def is_fresh(self, weights: tuple[torch.Tensor, ...]) -> bool:
+        """Whether nothing has changed in these weights, which are the same objects."""
         return (
             self.steps == _fused_steps.count
-            and all(map(operator.is_, map(operator.call, self.weights), weights))
             and tuple(map(_version, weights)) == self.versions
             and tuple(map(_address, weights)) == self.addresses
         )
+
+    def is_orphaned(self) -> bool:
+        """Whether nobody but this snapshot knows one of the weights any more."""
+        # one reference from the tuple, one from the loop, one from the call
+        return any(sys.getrefcount(weight) <= 3 for weight in self.weights)
 
 
 class PreparedWeights:
     """The derivation that a graph with hoisted weights needs: the values, or None where the
     freshness of these weights cannot be told.
 
+    One graph may serve several modules of one class (each layer compiled by itself): there is a
+    snapshot for each set of weights, and those of dead models go when the next one is made.
     Threads may share it: a snapshot is immutable and replaced as a whole.
     """
 
@@ -64,37 +73,36 @@ class PreparedWeights:
         pick: Any = operator.itemgetter(*positions)
         # itemgetter gives one item bare, and several as a tuple
         self._pick = pick if len(positions) > 1 else lambda inputs: (pick(inputs),)
-        self._snapshot: _Snapshot | None = None
+        self._snapshots: dict[tuple[int, ...], _Snapshot] = {}
         self._lock = threading.Lock()
         _watch_fused_optimisers()
 
     def derive(self, inputs: Sequence[Any]) -> tuple[torch.Tensor, ...] | None:
         """The prepared values for the weights among `inputs`, computed anew if one has changed."""
         weights: tuple[torch.Tensor, ...] = self._pick(inputs)
-        snapshot = self._snapshot
+        key = tuple(map(id, weights))
+        snapshot = self._snapshots.get(key)
         try:
             if snapshot is not None and snapshot.is_fresh(weights):
                 return snapshot.values
+            with self._lock:
+                snapshot = self._prepare(weights)
+                kept = {
+                    k: s for k, s in self._snapshots.items() if k != key and not s.is_orphaned()
+                }
+                self._snapshots = {**kept, key: snapshot}
         except RuntimeError:  # a weight without a version counter or an address
             return None
-        with self._lock:
-            return self._prepare(weights)
+        return snapshot.values
 
-    def _prepare(self, weights: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
-        try:  # the state is read first: a write in the meantime makes the snapshot stale
-            state = (
-                tuple(map(weakref.ref, weights)),
-                tuple(map(_version, weights)),
-                tuple(map(_address, weights)),
-                _fused_steps.count,
-            )
-        except RuntimeError:
-            return None
+    def _prepare(self, weights: tuple[torch.Tensor, ...]) -> _Snapshot:
+        # The state is read first: a write in the meantime makes the snapshot stale.
+        versions, addresses = tuple(map(_version, weights)), tuple(map(_address, weights))
+        steps = _fused_steps.count
         # Made in inference mode they would be inference tensors, of no use to later callers.
         with torch.inference_mode(False), torch.no_grad():
             values = tuple(self._compute(*weights))
-        self._snapshot = _Snapshot(values, *state)
-        return values
+        return _Snapshot(values, weights, versions, addresses, steps)
 
 
 def refresh(model: torch.nn.Module) -> None:

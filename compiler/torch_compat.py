@@ -7,6 +7,7 @@ reading this file against it. It must not hold any logic that is not about torch
 from __future__ import annotations
 
 import contextvars
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -22,7 +23,7 @@ from torch._dynamo.exc import (
     SkipFrame,
     TensorifyScalarRestartAnalysis,
 )
-from torch._dynamo.source import AttrSource, UnspecializedNNModuleSource
+from torch._dynamo.source import AttrSource, ConstantSource, UnspecializedNNModuleSource
 from torch._dynamo.symbolic_convert import TensorifyState
 from torch._guards import CompileContext, TracingContext, tracing
 from torch._higher_order_ops.wrap import tag_activation_checkpoint
@@ -44,6 +45,7 @@ __all__ = [
     "FakeTensor",
     "FakeTensorMode",
     "HigherOrderOperator",
+    "LOG_USAGE",
     "OpOverload",
     "OptimizedModule",
     "ShapeEnv",
@@ -71,6 +73,7 @@ __all__ = [
     "tracing_mode",
     "tree_leaves",
     "tree_map",
+    "uncompiled",
 ]
 
 # Dynamo steers by these: whoever swallows one leaves it in a wrong state.
@@ -79,6 +82,7 @@ CONTROL_FLOW: tuple[type[Exception], ...] = (RestartAnalysis, ShortenTraceback, 
 ENTER_AUTOCAST = torch.amp.autocast_mode._enter_autocast
 EXIT_AUTOCAST = torch.amp.autocast_mode._exit_autocast
 SET_GRAD = torch._C._set_grad_enabled
+LOG_USAGE = torch._C._log_api_usage_once
 
 
 # --- Dynamo's graph ---------------------------------------------------------------------------
@@ -111,11 +115,21 @@ def keep_dynamo_identity(source: fx.GraphModule, copy: fx.GraphModule) -> None:
     if not all(hasattr(n, "_dynamo_source") for n in old):
         return
     copy.meta["dynamo_compile_id"] = source.meta["dynamo_compile_id"]
-    copy._param_name_to_source = {}  # type: ignore[assignment]
+    constants = [*copy.named_parameters(), *copy.named_buffers()]
+    copy._param_name_to_source = {n: ConstantSource(f"constant {n}") for n, _ in constants}  # type: ignore[assignment]
     for i, node in enumerate(new):
         node._dynamo_source = old[i]._dynamo_source if i < len(old) else None
         if i < len(old) and "tensor_dict" in old[i].meta:
             node.meta["tensor_dict"] = old[i].meta["tensor_dict"]
+
+
+def uncompiled(model: Callable[..., Any]) -> Callable[..., Any]:
+    """What was compiled: the function behind `torch.compile(function)`, the module's own call
+    behind `module.compile()`."""
+    if isinstance(model, torch.nn.Module) and model._compiled_call_impl is not None:
+        return model._call_impl
+    original: Callable[..., Any] = getattr(model, "_torchdynamo_orig_callable", model)
+    return original
 
 
 def tracing_mode() -> FakeTensorMode | None:
@@ -307,7 +321,14 @@ def inductor_mode(mode: str | None) -> dict[str, Any]:
 
 
 def replace_graph(program: torch.export.ExportedProgram, graph: fx.Graph) -> Any:
-    """A program with the signature and the weights of `program` and another graph."""
+    """A program with the weights of `program` and another graph; its signature follows the names
+    that the outputs have there."""
     module = fx.GraphModule(program.graph_module, graph)
     module.meta.update(program.graph_module.meta)
-    return program._update(module, program.graph_signature)
+    names = [getattr(arg, "name", None) for arg in graph.output_node().args[0]]  # type: ignore[union-attr]
+    specs = [
+        dataclasses.replace(spec, arg=dataclasses.replace(spec.arg, name=name)) if name else spec
+        for spec, name in zip(program.graph_signature.output_specs, names, strict=True)
+    ]
+    signature = dataclasses.replace(program.graph_signature, output_specs=specs)
+    return program._update(module, signature)

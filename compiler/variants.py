@@ -28,7 +28,7 @@ from .torch_compat import (
     tracing_in,
     tracing_mode,
 )
-from .verify import Verified
+from .verify import UNCHECKED, Verified
 
 Executable = Callable[..., Any]
 Guards = list[Callable[..., bool]]
@@ -69,15 +69,9 @@ class Lowering:
     def __call__(
         self, graph: fx.GraphModule, name: str, inputs: Sequence[Any]
     ) -> tuple[Executable, Guards]:
-        """Lower at run time, on the inputs of the call that needs it. Static graphs are lowered on
-        these; dynamic ones on fake inputs, with the guards that this adds. Where the target fails
-        the graph itself runs."""
+        """Lower at run time, for a call that needs it. Where the target fails the graph runs."""
         try:
-            if not self._captured.dynamic:
-                run = self._target(self._copy(graph), list(inputs))
-                guards: Guards = []
-            else:
-                run, guards = self._lower_symbolically(graph)
+            run, guards = self._lower_late(graph, inputs)
         except Exception as error:
             reason = f"target {self._target.name!r} failed on it: {type(error).__name__}: {error}"
             warnings.warn(
@@ -92,10 +86,15 @@ class Lowering:
         self._record(name, "compiled")
         return self._checked(run, name), guards
 
-    def _lower_symbolically(self, graph: fx.GraphModule) -> tuple[Executable, Guards]:
-        facts = Facts(graph.graph)
-        if any(facts.is_view_of_input(a) for args in facts.writes.values() for a in args):
-            raise ValueError("it writes to its inputs, and how they overlap is not known here")
+    def _lower_late(
+        self, graph: fx.GraphModule, inputs: Sequence[Any]
+    ) -> tuple[Executable, Guards]:
+        """On fake inputs, with the guards that this adds. A graph that writes to its inputs is
+        lowered on the real ones, because it matters how these overlap; then sizes are fixed."""
+        if Facts(graph.graph).writes_inputs:
+            if self._captured.dynamic:
+                raise ValueError("it writes to its inputs, and how they overlap is not known here")
+            return self._target(self._copy(graph), list(inputs)), []
         mode = self._captured.mode
         fakes = [
             *(_clean(f, mode) for f in self._captured.fakes),
@@ -132,6 +131,10 @@ class Lowering:
         def tell(difference: str | None) -> None:
             if difference is None:
                 self._report.record(VERIFY, sites=1, rewritten=1)
+                return
+            if difference.startswith(UNCHECKED):
+                row = Decline("", name, "", Reason.INTERNAL_ERROR, difference)
+                self._report.record(VERIFY, sites=1, declined=(row,))
                 return
             warnings.warn(
                 f"formwright: variant {name!r} disagrees with the unrewritten graph and is not "

@@ -33,6 +33,7 @@ from .finite import is_finite
 SOFTMAX = (aten.softmax.int,)
 PRODUCT = (aten.matmul.default, aten.bmm.default)
 CASTS = (aten.to.dtype,)
+READS_STRIDES = (aten.as_strided.default, aten.as_strided_scatter.default)
 
 
 @dataclass
@@ -58,9 +59,9 @@ def fuse_attention(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
             continue
         outcome.sites += 1
         try:
-            site = read_site(softmax)
+            site = read_site(softmax, facts)
             _veto(site, facts)
-            _build(graph, site)
+            _build(graph, site, facts)
             outcome.rewritten += 1
         except Declined as declined:
             outcome.declined.append(decline(softmax, declined.reason, str(declined)))
@@ -70,14 +71,14 @@ def fuse_attention(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
 # --- read ---------------------------------------------------------------------------------------
 
 
-def read_site(softmax: fx.Node) -> Site:
+def read_site(softmax: fx.Node, facts: Facts) -> Site:
     """The site around a softmax. Raises Declined at the first thing that is not known here."""
     rank = _value(softmax).dim()
     if softmax.args[1] not in (-1, rank - 1):
         raise Declined(Reason.OTHER_AXIS, f"softmax over axis {softmax.args[1]}, not over the keys")
     chain = [softmax]
     dropout, out = _forward(softmax, chain)
-    scale, mask, scores = _backward(_node(softmax.args[0]), chain)
+    scale, mask, scores = _backward(_node(softmax.args[0]), chain, facts)
     query, key_t = _node(scores.args[0]), _node(scores.args[1])
     value = _node(out.args[1])
     return Site(scores, query, key_t, value, out, scale, mask, dropout, chain)
@@ -105,7 +106,9 @@ def _forward(softmax: fx.Node, chain: list[fx.Node]) -> tuple[float, fx.Node]:
         chain.append(node)
 
 
-def _backward(node: fx.Node, chain: list[fx.Node]) -> tuple[float, fx.Node | None, fx.Node]:
+def _backward(
+    node: fx.Node, chain: list[fx.Node], facts: Facts
+) -> tuple[float, fx.Node | None, fx.Node]:
     """From the softmax's input back through casts, one mask and scales to the product q @ k.T."""
     scale = 1.0
     mask: fx.Node | None = None
@@ -123,10 +126,10 @@ def _backward(node: fx.Node, chain: list[fx.Node]) -> tuple[float, fx.Node | Non
                 raise Declined(Reason.UNKNOWN_OP, "a number is added to the scores")
             mask = other
         elif is_call(node, aten.mul.Tensor, aten.mul.Scalar):
-            inner, factor = _operand_and_number(node.args[0], node.args[1])
+            inner, factor = _operand_and_number(node, facts)
             scale *= factor
         elif is_call(node, aten.div.Tensor, aten.div.Scalar) and not node.kwargs:
-            inner, factor = _operand_and_number(node.args[0], node.args[1], commutes=False)
+            inner, factor = _operand_and_number(node, facts, commutes=False)
             scale /= factor
         elif is_call(node, *CASTS):
             inner = node.args[0]
@@ -136,12 +139,15 @@ def _backward(node: fx.Node, chain: list[fx.Node]) -> tuple[float, fx.Node | Non
         node = _node(inner)
 
 
-def _operand_and_number(left: Any, right: Any, commutes: bool = True) -> tuple[Any, float]:
+def _operand_and_number(node: fx.Node, facts: Facts, commutes: bool = True) -> tuple[Any, float]:
+    left, right = node.args[:2]
     value = number(right)
     if value is None and commutes:
-        left, value = right, number(left)
+        left, right, value = right, left, number(left)
     if value is None or not isinstance(left, fx.Node):
         raise Declined(Reason.SCALE_NOT_CONSTANT, "the scores are scaled by a tensor")
+    if isinstance(right, fx.Node) and facts.is_written(right):
+        raise Declined(Reason.MUTATED, "the scale is written in place")
     if not math.isfinite(value) or value <= 0:
         raise Declined(Reason.SCALE_NOT_CONSTANT, f"the scores are scaled by {value}")
     return left, value
@@ -191,6 +197,8 @@ def _veto(site: Site, facts: Facts) -> None:
         raise Declined(Reason.SHAPES, "queries, keys and values differ in batch or heads")
     if not same_size([q.shape[-1]], [v.shape[-1]]):
         raise Declined(Reason.SHAPES, "keys and values differ in width")
+    if not facts.same_gradient_mode((site.scores, *site.chain, site.out)):
+        raise Declined(Reason.GRADIENT_MODE, "gradients are switched on or off inside")
     region = facts.autocast_region(site.out)
     if any(facts.autocast_region(n) != region for n in (site.scores, *site.chain)):
         raise Declined(Reason.AUTOCAST, "an autocast region begins or ends inside")
@@ -199,7 +207,10 @@ def _veto(site: Site, facts: Facts) -> None:
         raise Declined(Reason.AUTOCAST, f"autocast to {lowered} would cast the mask or the queries")
     _veto_dtypes(site, q, k_t, v, out)
     if site.mask is not None:
-        _veto_mask(site.mask, q, k_t)
+        _veto_mask(site.mask, q, k_t, facts)
+    saved = [site.out] if site.mask is None else [site.out, site.mask]
+    if facts.records_gradients and any(map(facts.is_written, saved)):
+        raise Declined(Reason.MUTATED, "the result or the mask is written in place later")
     read = [site.query, site.key_t, site.value, site.scores, *site.chain]
     read += [site.mask] if site.mask is not None else []
     writer = facts.written_between(read, site.scores, site.out)
@@ -219,7 +230,7 @@ def _veto_dtypes(
             raise Declined(Reason.DTYPES, f"{q.dtype} scores go through {dtype}")
 
 
-def _veto_mask(mask: fx.Node, q: torch.Tensor, k_t: torch.Tensor) -> None:
+def _veto_mask(mask: fx.Node, q: torch.Tensor, k_t: torch.Tensor, facts: Facts) -> None:
     m = _value(mask)
     if m.dtype != q.dtype:
         raise Declined(Reason.DTYPES, f"the mask is {m.dtype}, the queries are {q.dtype}")
@@ -229,7 +240,7 @@ def _veto_mask(mask: fx.Node, q: torch.Tensor, k_t: torch.Tensor) -> None:
     for have, want in zip(m.shape[::-1], target[::-1], strict=False):
         if not (same_size([have], [1]) or same_size([have], [want])):
             raise Declined(Reason.SHAPES, f"the mask {list(m.shape)} does not fit {target}")
-    if not is_finite(mask):
+    if not is_finite(mask, facts):
         raise Declined(
             Reason.MASK_NOT_PROVEN,
             "the mask may hold -inf, and a row of it would be NaN before and not after",
@@ -239,41 +250,53 @@ def _veto_mask(mask: fx.Node, q: torch.Tensor, k_t: torch.Tensor) -> None:
 # --- build --------------------------------------------------------------------------------------
 
 
-def _build(graph: fx.Graph, site: Site) -> None:
+def _build(graph: fx.Graph, site: Site, facts: Facts) -> None:
     """Put the fused call where the product with the values was."""
     out = site.out
-    key = emit(graph, aten.transpose.int, (site.key_t, -2, -1), like=out)
-    args: tuple[Any, ...] = (site.query, key, site.value)
-    if site.mask is not None or site.dropout:
-        args = (*args, site.mask, site.dropout) if site.dropout else (*args, site.mask)
-    sdpa = aten.scaled_dot_product_attention.default
-    fused = emit(graph, sdpa, args, {"scale": site.scale}, like=out)
-    before, after = _value(out), _value(fused)
+    before = _value(out)
+    args: tuple[Any, ...] = (site.mask,) if site.mask is not None or site.dropout else ()
+    args = (*args, site.dropout) if site.dropout else args
+    try:
+        key = emit(graph, aten.transpose.int, (site.key_t, -2, -1), like=out)
+        sdpa = aten.scaled_dot_product_attention.default
+        args = (site.query, key, site.value, *args)
+        fused = emit(graph, sdpa, args, {"scale": site.scale}, like=out)
+    except Exception as error:  # sizes that only the run knows, say
+        reason = f"the fused call cannot be inferred: {type(error).__name__}: {error}"
+        raise Declined(Reason.SHAPES, reason.splitlines()[0]) from error
+    after = _value(fused)
     if before.dtype != after.dtype or not same_size(before.shape, after.shape):
-        graph.erase_node(fused)
-        graph.erase_node(key)
         raise Declined(Reason.DTYPES, f"fused it is {after.dtype}{list(after.shape)}")
-    # The fused call lays its result out as the queries are, the product was contiguous.
-    seen = any(user.op == "output" for user in out.users) and not same_layout(before, after)
+    name = out.name
     out.replace_all_uses_with(fused)
-    if seen or not _readers_take(fused):
-        copy = emit(graph, aten.contiguous.default, (fused,), like=out)
+    if not same_layout(before, after) and _layout_is_seen(fused, facts, out):
+        contiguous = {"memory_format": torch.contiguous_format}
+        copy = emit(graph, aten.clone.default, (fused,), contiguous, like=out)
         fused.replace_all_uses_with(copy, delete_user_cb=lambda user: user is not copy)
         repropagate(copy)
+        fused = copy
     graph.erase_node(out)
+    fused._rename(name)
+    facts.adopt(fused, out)
 
 
-def _readers_take(node: fx.Node) -> bool:
-    """Whether everything behind `node` works on the layout that it has now."""
+def _layout_is_seen(fused: fx.Node, facts: Facts, out: fx.Node) -> bool:
+    """Whether anything can tell that the fused call lays its result out as the queries are, where
+    the product was contiguous: a reader that needs the strides, a write through what is a view in
+    one layout and a copy in the other, or the caller."""
     try:
-        repropagate(node)
-    except (RuntimeError, ValueError):  # `view` on strides that do not merge, say
-        return False
-    return True
+        moved = repropagate(fused)
+    except Exception:  # `view` on strides that do not merge, or what cannot be inferred
+        return True
+    return any(
+        facts.is_written(node) or facts.reaches_output(node) or node.target in READS_STRIDES
+        for node in (out, *moved)
+    )
 
 
 def _node(arg: Any) -> fx.Node:
-    assert isinstance(arg, fx.Node)
+    if not isinstance(arg, fx.Node):
+        raise Declined(Reason.UNKNOWN_OP, f"a number ({arg}) stands where a tensor is expected")
     return arg
 
 

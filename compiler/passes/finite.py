@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from ..facts import Facts
 from ..graph import aten, fake, is_call, number
 
 # Calls whose value holds nothing but values of their first argument.
@@ -46,9 +47,11 @@ WHERE = (
 )
 
 
-def is_finite(arg: Any) -> bool:
+def is_finite(arg: Any, facts: Facts) -> bool:
     """True only if no element of `arg` can be infinite or NaN."""
     value = number(arg)
+    if isinstance(arg, fx.Node) and facts.is_written(arg):
+        return False
     if value is not None:
         return math.isfinite(value)
     if not isinstance(arg, fx.Node):
@@ -56,13 +59,14 @@ def is_finite(arg: Any) -> bool:
     if is_call(arg, *ZEROS_AND_ONES):
         return True
     if is_call(arg, aten.full.default, aten.new_full.default):
-        return is_finite(arg.args[-1]) and _fits(arg.args[-1], arg)
+        return is_finite(arg.args[-1], facts) and _fits(arg.args[-1], arg)
     if is_call(arg, *REARRANGES):
-        return is_finite(arg.args[0])
+        return is_finite(arg.args[0], facts)
     if is_call(arg, *WHERE):
-        return all(is_finite(a) and _fits(a, arg) for a in arg.args[1:3])
+        return all(is_finite(a, facts) and _fits(a, arg) for a in arg.args[1:3])
     if is_call(arg, aten.masked_fill.Scalar):
-        return is_finite(arg.args[0]) and is_finite(arg.args[2]) and _fits(arg.args[2], arg)
+        filled, _, fill = arg.args[:3]
+        return is_finite(filled, facts) and is_finite(fill, facts) and _fits(fill, arg)
     return False
 
 

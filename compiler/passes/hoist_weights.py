@@ -52,13 +52,15 @@ def hoist_weights(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
 def _weight_only(graph: fx.Graph, facts: Facts) -> dict[fx.Node, None]:
     """The calls that depend on weights and constants only, in order; constants alone are not
     among them (the code generator folds those into their readers)."""
-    known: set[fx.Node] = {n for n in facts.inputs if n.meta.get("weight")}
+    known: set[fx.Node] = {
+        n for n in facts.inputs if n.meta.get("weight") and not facts.is_written(n)
+    }
     constants: set[fx.Node] = set()
     derived: dict[fx.Node, None] = {}
     for node in graph.nodes:
         if node.op != "call_function" or not is_pure(node):
             continue
-        if facts.autocast_region(node) is not None or facts.is_written(node):
+        if facts.autocast_region(node) or facts.is_written(node):
             continue
         inputs = node.all_input_nodes
         if not all(n in known or n in constants for n in inputs):

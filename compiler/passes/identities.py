@@ -42,6 +42,9 @@ def remove_identities(graph: fx.Graph, facts: Facts, options: Options) -> Outcom
         if facts.is_written(node):
             reason = "its memory is written in place"
             outcome.declined.append(decline(node, Reason.MUTATED, reason))
+        elif facts.cuts_gradients(node):
+            reason = "gradients are off around it, and it cuts them off"
+            outcome.declined.append(decline(node, Reason.GRADIENT_MODE, reason))
         elif facts.output in node.users:
             reason = "the caller gets it as a tensor of its own"
             outcome.declined.append(decline(node, Reason.ALIASES_OUTPUT, reason))

@@ -42,7 +42,7 @@ def test_a_write_through_a_view_is_a_write_to_the_whole():
     assert facts.written_between([n["sin"]], n["mul"], facts.output) is None
 
 
-def test_two_inputs_of_the_caller_may_overlap_but_weights_do_not():
+def test_inputs_of_the_caller_may_overlap_anything_and_weights_only_what_they_do_now():
     linear = torch.nn.Linear(3, 3)
 
     def function(x, y):
@@ -53,7 +53,22 @@ def test_two_inputs_of_the_caller_may_overlap_but_weights_do_not():
     weight = next(i for i in facts.inputs if i.meta["weight"])
 
     assert facts.is_written(n["l_x_"])
-    assert not facts.is_written(weight)
+    assert facts.is_written(weight)  # the caller may pass a view of it
+
+    class Counter(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("count", torch.zeros(4))
+            self.register_buffer("same", self.count.view(2, 2))
+            self.register_buffer("other", torch.zeros(4))
+
+        def forward(self, x):
+            self.count.add_(1)
+            return x + self.other + self.same.sum()
+
+    facts, n = facts_of(Counter(), torch.randn(4))
+    written = {i.name.rsplit("_buffers_")[-1]: facts.is_written(i) for i in facts.inputs}
+    assert written == {"count_": True, "same_": True, "other_": False, "l_args_0_": True}
 
 
 def test_dropout_that_is_off_hands_its_argument_back():

@@ -1,6 +1,7 @@
 """Prepared weights are used while fresh, and no longer: the table of `prepared.py`, row by row."""
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -154,17 +155,56 @@ def test_values_prepared_in_inference_mode_serve_others(compile_eager):
 
 
 @torch.no_grad()
-def test_a_dead_model_is_not_kept_alive():
+def test_dead_models_are_let_go_when_another_is_prepared():
     graph = torch.fx.symbolic_trace(lambda w: ((w * 2).exp(),))
     prepared = PreparedWeights(graph, [0])
-    weight = nn.Parameter(torch.randn(4))
-    prepared.derive([weight])
-    import weakref
-
-    alive = weakref.ref(weight)
+    dead = [nn.Parameter(torch.randn(4)) for _ in range(3)]
+    alive = [nn.Parameter(torch.randn(4)) for _ in range(2)]
+    for weight in (*dead, *alive):
+        prepared.derive([weight])
+    gone = [weakref.ref(w) for w in dead]
+    dead.clear()
     del weight
+    prepared.derive([nn.Parameter(torch.randn(4))])
 
-    assert alive() is None
+    assert [ref() for ref in gone] == [None] * 3
+    first = [prepared.derive([w])[0] for w in alive]
+    assert all(a is prepared.derive([w])[0] for a, w in zip(first, alive, strict=True))
+
+
+@torch.no_grad()
+def test_one_graph_for_several_layers_keeps_a_snapshot_for_each(compile_eager, monkeypatch):
+    layers = nn.ModuleList(Doubled() for _ in range(4))
+    compiled = [compile_eager(layer) for layer in layers]
+    x = torch.eye(4)
+    with collect() as report:
+        want = [layer(x) for layer in layers]
+        for run, y in zip(compiled, want, strict=True):
+            torch.testing.assert_close(run(x), y)
+    prepares = []
+    original = PreparedWeights._prepare
+    monkeypatch.setattr(PreparedWeights, "_prepare", lambda *a: prepares.append(1) or original(*a))
+    for _ in range(3):
+        for run, y in zip(compiled, want, strict=True):
+            torch.testing.assert_close(run(x), y)
+
+    assert report.graphs == 1
+    assert not prepares
+
+
+@torch.no_grad()
+def test_weights_can_still_be_swapped(compile_eager):
+    model = Doubled()
+    compiled = compile_eager(model)
+    compiled(torch.eye(4))
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        model.double()
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+
+    x = torch.eye(4, dtype=torch.float64)
+    torch.testing.assert_close(compiled(x), model(x))
 
 
 @torch.no_grad()
