@@ -10,13 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import fx
 
-from .dispatch import Leaf
-from .graph import copy_graph, to_text
+from .graph import to_text
 from .instruments import instruments
 from .options import Options
-from .pipeline import PASSES, Pipeline
+from .pipeline import Pipeline
 from .report import current_report
 from .torch_compat import replace_graph
 
@@ -35,9 +33,6 @@ def transform(
     module = exported_program.graph_module
     number = report.start_graph()
     report.hash_graph(to_text(module.graph))
-    passes = tuple(p for p in PASSES if not p.speculative)
-    pipeline = Pipeline.of(chosen, report, instruments(number), passes)
-    leaf = pipeline.expand(fx.GraphModule(module, copy_graph(module.graph)))
-    assert isinstance(leaf, Leaf)  # no pass in the list is speculative
-    program: torch.export.ExportedProgram = replace_graph(exported_program, leaf.graph.graph)
+    graph = Pipeline.of(chosen, report, instruments(number)).straight(module)
+    program: torch.export.ExportedProgram = replace_graph(exported_program, graph)
     return program

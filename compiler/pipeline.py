@@ -9,6 +9,7 @@ It must not know what any pass does. To add a pass: write `passes/<name>.py`, ad
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 import traceback
@@ -25,8 +26,8 @@ from .facts import Facts
 from .graph import copy_graph
 from .instruments import Instrument
 from .options import Options
-from .passes.attention import fuse_attention
-from .passes.contract import Derivation, Outcome, Pass
+from .passes.attention import fuse_attention, fuse_attention_by_call
+from .passes.contract import Derivation, Outcome, Pass, RunPass
 from .passes.dead_code import remove_dead_code
 from .passes.hoist_weights import hoist_weights
 from .passes.identities import remove_identities
@@ -35,9 +36,9 @@ from .report import Decline, Reason, Report
 PASSES: tuple[Pass, ...] = (
     Pass("remove_dead_code", remove_dead_code),
     Pass("remove_identities", remove_identities),
-    Pass("fuse_attention", fuse_attention, wanted=lambda o: o.attention),
+    Pass("fuse_attention", fuse_attention, fuse_attention_by_call, lambda o: o.attention),
     Pass("remove_dead_code", remove_dead_code),
-    Pass("hoist_weights", hoist_weights, speculative=True),
+    Pass("hoist_weights", speculate=hoist_weights),
 )
 
 
@@ -74,41 +75,61 @@ class Pipeline:
         """Run all passes on the graph of `module`; the variants that come of it, as a tree."""
         return self._expand(module, module.graph, 0, ())
 
+    def straight(self, module: fx.GraphModule) -> fx.Graph:
+        """Run the passes in the form that needs no dispatch; the graph that comes of it."""
+        graph = module.graph
+        for row in self.passes:
+            if row.run is not None:
+                graph, _ = self._run(row.name, row.run, graph)
+        return graph
+
     def _expand(
         self, root: fx.GraphModule, graph: fx.Graph, start: int, held: tuple[str, ...]
     ) -> Leaf | Choice:
         for i in range(start, len(self.passes)):
-            before = graph
-            graph, derivation = self._run(self.passes[i], graph)
+            row, before = self.passes[i], graph
+            run = row.speculate or row.run
+            if run is None:
+                continue
+            graph, derivation = self._run(row.name, run, graph)
             if derivation is not None:
                 holds = self._expand(root, graph, i + 1, (*held, derivation.name))
-                otherwise = functools.partial(self._expand, root, before, i + 1, held)
+                otherwise = functools.partial(self._otherwise, root, before, i, held)
                 return Choice(derivation, holds, otherwise)
         return Leaf("+".join(held) or "general", fx.GraphModule(root, graph))
 
-    def _run(self, row: Pass, graph: fx.Graph) -> tuple[fx.Graph, Derivation | None]:
+    def _otherwise(
+        self, root: fx.GraphModule, graph: fx.Graph, i: int, held: tuple[str, ...]
+    ) -> Leaf | Choice:
+        """The other side of a choice: pass `i` in its plain form, then the rest as usual. The sites
+        were counted on the first side, so what happens here is not reported again."""
+        quiet = dataclasses.replace(self, report=Report(), instruments=())
+        row = self.passes[i]
+        if row.run is not None:
+            graph, _ = quiet._run(row.name, row.run, graph)
+        return quiet._expand(root, graph, i + 1, held)
+
+    def _run(self, name: str, run: RunPass, graph: fx.Graph) -> tuple[fx.Graph, Derivation | None]:
         """One pass on a copy of the graph, which takes its place if all went well."""
-        self._show("before", row.name, graph)
+        self._show("before", name, graph)
         started = time.perf_counter()
         copy = copy_graph(graph)
         try:
-            outcome = row.run(copy, Facts(copy), self.options)
-            if outcome.derivation is not None and not row.speculative:
-                raise TypeError(f"pass {row.name} is not marked as speculative in PASSES")
+            outcome = run(copy, Facts(copy), self.options)
             copy.lint()
         except Exception as error:
-            outcome = _failed(row.name, error)
+            outcome = _failed(name, error)
         if outcome.rewritten or outcome.derivation is not None:
             graph = copy
         self.report.record(
-            row.name,
+            name,
             sites=outcome.sites,
             rewritten=outcome.rewritten,
             declined=tuple(outcome.declined),
             ms=(time.perf_counter() - started) * 1e3,
         )
         self.report.prepared_bytes += outcome.prepared_bytes
-        self._show("after", row.name, graph, outcome.rewritten)
+        self._show("after", name, graph, outcome.rewritten)
         return graph, outcome.derivation
 
     def _show(self, moment: str, *what: Any) -> None:

@@ -22,12 +22,10 @@ from .facts import Facts
 from .graph import to_text
 from .lower import target
 from .options import Options
-from .passes.contract import Outcome, Pass
+from .passes.contract import Outcome, Pass, RunPass
 from .passes.dead_code import remove_dead_code
 from .report import Reason, Report
 from .verify import compare
-
-RunPass = Callable[[fx.Graph, Facts, Options], Outcome]
 
 
 def capture_call(

@@ -87,7 +87,7 @@ def _evaluate(function: Callable[..., Any], inputs: Sequence[Any]) -> dict[str, 
     leaves = [_copy(x) for x in inputs]
     # An operator may write in place to what is a leaf here and was none in the user's program.
     arguments = [
-        x.view_as(x) if isinstance(x, torch.Tensor) and x.requires_grad else x for x in leaves
+        x.clone() if isinstance(x, torch.Tensor) and x.requires_grad else x for x in leaves
     ]
     outputs = list(function(*arguments))
     wanted = [x for x in leaves if isinstance(x, torch.Tensor) and x.requires_grad]

@@ -29,6 +29,8 @@ from ..options import Options
 from ..report import Reason
 from .contract import Outcome
 from .finite import is_finite
+from .subgraph import extract
+from .visible_rows import VisibleRows, can_be_derived, is_visible_constant
 
 SOFTMAX = (aten.softmax.int,)
 PRODUCT = (aten.matmul.default, aten.bmm.default)
@@ -53,6 +55,22 @@ class Site:
 
 def fuse_attention(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
     """The pass. A site is a softmax between two matrix products."""
+    return _fuse(graph, facts, None)
+
+
+def fuse_attention_by_call(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
+    """The same, and sites whose mask the graph alone does not prove: right in the calls in which
+    each query sees some key, which the derivation finds out."""
+    masks: dict[fx.Node, None] = {}
+    outcome = _fuse(graph, facts, masks)
+    if masks:
+        compute, positions = extract(graph, facts, list(masks))
+        outcome.derivation = VisibleRows(compute, positions)
+    return outcome
+
+
+def _fuse(graph: fx.Graph, facts: Facts, masks: dict[fx.Node, None] | None) -> Outcome:
+    """Masks that are to be looked at in each call go to `masks`; None: there is no such look."""
     outcome = Outcome()
     for softmax in [n for n in graph.nodes if is_call(n, *SOFTMAX)]:
         if not _between_products(softmax):
@@ -61,11 +79,35 @@ def fuse_attention(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
         try:
             site = read_site(softmax, facts)
             _veto(site, facts)
+            unproven = _unproven_mask(site, facts)
+            if unproven is not None and not (masks is not None and can_be_derived(unproven, facts)):
+                raise Declined(Reason.MASK_NOT_PROVEN, UNPROVEN)
             _build(graph, site, facts)
             outcome.rewritten += 1
+            if unproven is not None and masks is not None:
+                masks[unproven] = None
         except Declined as declined:
             outcome.declined.append(decline(softmax, declined.reason, str(declined)))
     return outcome
+
+
+UNPROVEN = (
+    "a query may see no key: with -inf its row would be NaN before and not after, and its gradient "
+    "is lost in the fused backward"
+)
+
+
+def _unproven_mask(site: Site, facts: Facts) -> fx.Node | None:
+    """The mask, unless the law holds for it in every call.
+
+    A query that sees no key gives the mean of all values where its mask is finite; the fused
+    backward does not reproduce the gradient of that (it recomputes exp(score - logsumexp) from
+    numbers as large as the fill).
+    """
+    mask = site.mask
+    if mask is None or (is_finite(mask, facts) and not facts.records_gradients):
+        return None
+    return None if is_visible_constant(mask, facts) else mask
 
 
 # --- read ---------------------------------------------------------------------------------------
@@ -207,7 +249,7 @@ def _veto(site: Site, facts: Facts) -> None:
         raise Declined(Reason.AUTOCAST, f"autocast to {lowered} would cast the mask or the queries")
     _veto_dtypes(site, q, k_t, v, out)
     if site.mask is not None:
-        _veto_mask(site.mask, q, k_t, facts)
+        _veto_mask(site.mask, q, k_t)
     saved = [site.out] if site.mask is None else [site.out, site.mask]
     if facts.records_gradients and any(map(facts.is_written, saved)):
         raise Declined(Reason.MUTATED, "the result or the mask is written in place later")
@@ -230,7 +272,7 @@ def _veto_dtypes(
             raise Declined(Reason.DTYPES, f"{q.dtype} scores go through {dtype}")
 
 
-def _veto_mask(mask: fx.Node, q: torch.Tensor, k_t: torch.Tensor, facts: Facts) -> None:
+def _veto_mask(mask: fx.Node, q: torch.Tensor, k_t: torch.Tensor) -> None:
     m = _value(mask)
     if m.dtype != q.dtype:
         raise Declined(Reason.DTYPES, f"the mask is {m.dtype}, the queries are {q.dtype}")
@@ -240,11 +282,6 @@ def _veto_mask(mask: fx.Node, q: torch.Tensor, k_t: torch.Tensor, facts: Facts) 
     for have, want in zip(m.shape[::-1], target[::-1], strict=False):
         if not (same_size([have], [1]) or same_size([have], [want])):
             raise Declined(Reason.SHAPES, f"the mask {list(m.shape)} does not fit {target}")
-    if not is_finite(mask, facts):
-        raise Declined(
-            Reason.MASK_NOT_PROVEN,
-            "the mask may hold -inf, and a row of it would be NaN before and not after",
-        )
 
 
 # --- build --------------------------------------------------------------------------------------
@@ -288,10 +325,9 @@ def _layout_is_seen(fused: fx.Node, facts: Facts, out: fx.Node) -> bool:
         moved = repropagate(fused)
     except Exception:  # `view` on strides that do not merge, or what cannot be inferred
         return True
-    return any(
-        facts.is_written(node) or facts.reaches_output(node) or node.target in READS_STRIDES
-        for node in (out, *moved)
-    )
+    if any(user.target in READS_STRIDES for node in (fused, *moved) for user in node.users):
+        return True
+    return any(facts.is_written(node) or facts.reaches_output(node) for node in (out, *moved))
 
 
 def _node(arg: Any) -> fx.Node:

@@ -47,12 +47,16 @@ class Outcome:
     prepared_bytes: int = 0
 
 
+RunPass = Callable[[fx.Graph, Facts, Options], Outcome]
+
+
 @dataclass(frozen=True)
 class Pass:
-    """A row of the pipeline. `wanted` says by the options whether it runs; `speculative` whether
-    it may return a derivation, so that the graph before it has to be kept."""
+    """A row of the pipeline. `run` is right whatever the inputs are; `speculate`, where there is
+    one, may return a derivation and runs in its place wherever the graph can be dispatched.
+    `wanted` says by the options whether the pass runs at all."""
 
     name: str
-    run: Callable[[fx.Graph, Facts, Options], Outcome]
+    run: RunPass | None = None
+    speculate: RunPass | None = None
     wanted: Callable[[Options], bool] = lambda options: True
-    speculative: bool = False

@@ -12,11 +12,12 @@ from __future__ import annotations
 from torch import fx
 
 from ..facts import Facts, is_pure
-from ..graph import decline, fake, is_symbolic, nbytes, where
+from ..graph import decline, fake, is_symbolic, nbytes
 from ..options import Options
 from ..prepared import PreparedWeights
 from ..report import Decline, Reason
 from .contract import Outcome
+from .subgraph import ancestors, extract
 
 # A hoisted value this much larger than what it is computed from costs more to read than to make.
 LARGEST_GROWTH = 4
@@ -35,9 +36,9 @@ def hoist_weights(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
     chosen: list[fx.Node] = []
     budget = options.weights_budget
     if budget is None:
-        budget = _bytes_of_weights(candidates, derived, facts)
+        budget = sum(map(_nbytes, {w for c in candidates for w in _weights_behind(c)}))
     for node in candidates:
-        refused = _veto(node, derived, facts, budget - outcome.prepared_bytes)
+        refused = _veto(node, facts, budget - outcome.prepared_bytes)
         if refused is None:
             chosen.append(node)
             outcome.prepared_bytes += _nbytes(node)
@@ -45,7 +46,7 @@ def hoist_weights(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
             outcome.declined.append(refused)
     if chosen:
         outcome.rewritten = len(chosen)
-        outcome.derivation = _cut(graph, chosen, derived, facts)
+        outcome.derivation = _cut(graph, chosen, facts)
     return outcome
 
 
@@ -79,7 +80,7 @@ def _is_site(node: fx.Node, derived: dict[fx.Node, None], facts: Facts) -> bool:
     return at_border and fake(node) is not None and not facts.is_view_of_input(node)
 
 
-def _veto(node: fx.Node, derived: dict[fx.Node, None], facts: Facts, budget: int) -> Decline | None:
+def _veto(node: fx.Node, facts: Facts, budget: int) -> Decline | None:
     value = fake(node)
     assert value is not None
     if is_symbolic(value):
@@ -87,8 +88,7 @@ def _veto(node: fx.Node, derived: dict[fx.Node, None], facts: Facts, budget: int
     if facts.reaches_output(node):
         reason = "the caller gets its memory, and could write to what we keep"
         return decline(node, Reason.ALIASES_OUTPUT, reason)
-    sources = {n for n in _ancestors(node, derived) if n.meta.get("weight")}
-    if _nbytes(node) > LARGEST_GROWTH * sum(map(_nbytes, sources)):
+    if _nbytes(node) > LARGEST_GROWTH * sum(map(_nbytes, _weights_behind(node))):
         return decline(node, Reason.NOT_WORTH_IT, "it is much larger than the weights behind it")
     if _nbytes(node) > budget:
         reason = f"it takes {_nbytes(node):,} bytes, and {max(budget, 0):,} are left of the budget"
@@ -96,45 +96,19 @@ def _veto(node: fx.Node, derived: dict[fx.Node, None], facts: Facts, budget: int
     return None
 
 
-def _ancestors(node: fx.Node, derived: dict[fx.Node, None]) -> list[fx.Node]:
-    """What `node` is computed from, in the order of the graph, `node` last."""
-    seen: dict[fx.Node, None] = {}
-
-    def visit(n: fx.Node) -> None:
-        if n not in seen:
-            for source in n.all_input_nodes:
-                visit(source)
-            seen[n] = None
-
-    visit(node)
-    return list(seen)
+def _weights_behind(node: fx.Node) -> set[fx.Node]:
+    return {n for n in ancestors(node) if n.meta.get("weight")}
 
 
-def _bytes_of_weights(candidates: list[fx.Node], derived: dict[fx.Node, None], facts: Facts) -> int:
-    behind = {n for c in candidates for n in _ancestors(c, derived) if n.meta.get("weight")}
-    return sum(map(_nbytes, behind))
-
-
-def _cut(
-    graph: fx.Graph, chosen: list[fx.Node], derived: dict[fx.Node, None], facts: Facts
-) -> PreparedWeights:
+def _cut(graph: fx.Graph, chosen: list[fx.Node], facts: Facts) -> PreparedWeights:
     """Move what computes `chosen` into a graph of its own; each becomes an input of the old one."""
-    needed = {n for c in chosen for n in _ancestors(c, derived)}
-    weights = [n for n in facts.inputs if n in needed]
-    preparation = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    for node in weights:
-        copies[node] = preparation.placeholder(node.name)
-        copies[node].meta = dict(node.meta)
-    for node in graph.nodes:
-        if node in needed and node not in copies:
-            copies[node] = preparation.node_copy(node, copies.__getitem__)
-    preparation.output(tuple(copies[c] for c in chosen))
+    compute, positions = extract(graph, facts, chosen)
+    needed = {n for c in chosen for n in ancestors(c)}
     last_input = facts.inputs[-1]
     for i, node in enumerate(chosen):
         with graph.inserting_after(last_input):
             prepared = graph.placeholder(f"prepared_{i}")
-        prepared.meta = {"val": node.meta["val"].detach(), "weight": True, "where": where(node)}
+        prepared.meta = {"val": node.meta["val"].detach(), "weight": True}
         node.replace_all_uses_with(
             prepared, delete_user_cb=lambda user: user not in needed or user in chosen
         )
@@ -142,8 +116,7 @@ def _cut(
     for node in reversed(list(graph.nodes)):
         if node in needed and node.op == "call_function" and not node.users:
             graph.erase_node(node)
-    positions = [facts.inputs.index(w) for w in weights]
-    return PreparedWeights(fx.GraphModule({}, preparation), positions)
+    return PreparedWeights(compute, positions)
 
 
 def _nbytes(node: fx.Node) -> int:

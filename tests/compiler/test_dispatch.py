@@ -62,8 +62,8 @@ def add_the_shift(graph, facts, options):
     return Outcome()
 
 
-TOY = Pass("drop_the_mask", drop_the_mask, speculative=True)
-HOIST = Pass("hoist_weights", hoist_weights, speculative=True)
+TOY = Pass("drop_the_mask", speculate=drop_the_mask)
+HOIST = Pass("hoist_weights", speculate=hoist_weights)
 
 
 class Masked(nn.Module):
@@ -125,7 +125,7 @@ def test_derived_values_are_inputs_of_the_variant(dynamic):
         return x * mask.sum().to(torch.float32)
 
     report = Report()
-    row = Pass("add_the_shift", add_the_shift, speculative=True)
+    row = Pass("add_the_shift", speculate=add_the_shift)
     compiled = compile_with([row], function, report, dynamic=dynamic)
     for n in (3, 5, 3):
         x, mask = torch.randn(n), torch.ones(n, dtype=torch.int64)

@@ -68,7 +68,7 @@ def test_inputs_of_the_caller_may_overlap_anything_and_weights_only_what_they_do
 
     facts, n = facts_of(Counter(), torch.randn(4))
     written = {i.name.rsplit("_buffers_")[-1]: facts.is_written(i) for i in facts.inputs}
-    assert written == {"count_": True, "same_": True, "other_": False, "l_args_0_": True}
+    assert written == {"count_": True, "same_": True, "other_": False, "l_x_": True}
 
 
 def test_dropout_that_is_off_hands_its_argument_back():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from formwright.compiler import Reason
+from formwright.compiler import Reason, collect
 from formwright.compiler.passes.attention import fuse_attention
 from formwright.compiler.testing import assert_declines, assert_rewrites, capture_call, run_pass
 
@@ -70,7 +70,7 @@ def test_additive_mask_on_either_side(right):
         mask = mask_of(q, keep)
         return sdpa(q, k, v, mask, scale=0.3)
 
-    assert_rewrites(fuse_attention, before, expected, *qkv(), keep)
+    assert_rewrites(fuse_attention, before, expected, *qkv(grad=False), keep)
 
 
 def test_the_layout_around_it_is_free():
@@ -181,10 +181,26 @@ def mask_of_the_caller(q, k, v, mask):
     return F.softmax(q @ k.transpose(-1, -2) + mask, dim=-1) @ v
 
 
-def infinite_mask(q, k, v):
-    causal = torch.ones(L, S, dtype=torch.bool).tril()
-    mask = torch.zeros(L, S, dtype=q.dtype).masked_fill(~causal, float("-inf"))
+def a_row_that_is_hidden(q, k, v):
+    seen = torch.ones(L, S, dtype=torch.bool).tril(-1)
+    mask = torch.zeros(L, S, dtype=q.dtype).masked_fill(~seen, float("-inf"))
     return F.softmax(q @ k.transpose(-1, -2) + mask, dim=-1) @ v
+
+
+def a_mask_written_through_a_view(q, k, v):
+    mask = torch.zeros(L, S, dtype=q.dtype)
+    mask[2:4] = float("-inf")
+    return F.softmax(q @ k.transpose(-1, -2) + mask, dim=-1) @ v
+
+
+def a_scale_written_through_a_view(q, k, v):
+    scale = torch.full((), 0.5)
+    scale.view(1).fill_(3.0)
+    return F.softmax(q @ k.transpose(-1, -2) * scale, dim=-1) @ v
+
+
+def a_number_divided_by_scores(q, k, v):
+    return F.softmax(2.0 / (q @ k.transpose(-1, -2)), dim=-1) @ v
 
 
 def scores_edited_in_place(q, k, v):
@@ -234,7 +250,10 @@ NEAR_MISSES = {
     soft_cap: Reason.UNKNOWN_OP,
     scale_behind_the_mask: Reason.UNKNOWN_OP,
     added_with_alpha: Reason.UNKNOWN_OP,
-    infinite_mask: Reason.MASK_NOT_PROVEN,
+    a_row_that_is_hidden: Reason.MASK_NOT_PROVEN,
+    a_mask_written_through_a_view: Reason.MASK_NOT_PROVEN,
+    a_scale_written_through_a_view: Reason.MUTATED,
+    a_number_divided_by_scores: Reason.UNKNOWN_OP,
     scores_edited_in_place: Reason.OTHER_READERS,
     values_edited_in_place: Reason.MUTATED,
     query_edited_in_place: Reason.MUTATED,
@@ -250,7 +269,77 @@ def test_near_misses_stay_and_say_why(before):
     assert_declines(fuse_attention, before, *qkv(grad=False), code=NEAR_MISSES[before])
 
 
-def test_a_mask_of_the_caller_is_not_proven_finite():
+def test_a_constant_mask_is_looked_at_while_compiling():
+    """A causal mask of -inf hides keys and no row."""
+
+    def before(q, k, v):
+        causal = torch.ones(L, S, dtype=torch.bool).tril()
+        mask = torch.zeros(L, S, dtype=q.dtype).masked_fill(~causal, float("-inf"))
+        return F.softmax(q @ k.transpose(-1, -2) + mask, dim=-1) @ v
+
+    captured, real = capture_call(before, *qkv())
+    want = captured.module(*real)[0]
+    assert run_pass(fuse_attention, captured.module).rewritten == 1
+    torch.testing.assert_close(captured.module(*real)[0], want)
+
+
+MASKS = {
+    "open": torch.zeros(L, S),
+    "causal": torch.zeros(L, S).masked_fill(torch.ones(L, S).triu(1).bool(), float("-inf")),
+    "a hidden row": torch.zeros(L, S).index_fill(0, torch.tensor([1]), float("-inf")),
+    "a hidden row, finite": torch.zeros(L, S).index_fill(0, torch.tensor([1]), -1e9),
+    "NaN": torch.zeros(L, S).index_fill(0, torch.tensor([1]), float("nan")),
+    "infinite": torch.zeros(L, S).index_fill(0, torch.tensor([1]), float("inf")),
+    "a large bias": torch.full((L, S), 1e6),
+}
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_a_mask_of_the_caller_is_looked_at_in_each_call(train, compile_eager):
+    compiled = compile_eager(mask_of_the_caller)
+    inputs = qkv(grad=train)
+    with collect() as report:
+        for mask in MASKS.values():
+            got, want = compiled(*inputs, mask), mask_of_the_caller(*inputs, mask)
+            torch.testing.assert_close(got, want, equal_nan=True)
+            if train:
+                mine = torch.autograd.grad(got.square().sum(), inputs)
+                theirs = torch.autograd.grad(want.square().sum(), inputs)
+                torch.testing.assert_close(mine, theirs, equal_nan=True)
+
+    assert report.row("fuse_attention").rewritten == 1
+    assert [v.name for v in report.variants] == ["rows visible", "general"]
+
+
+def test_a_learned_bias_gets_its_gradient(compile_eager):
+    bias = torch.nn.Parameter(torch.randn(H, L, S))
+    module = torch.nn.ParameterList([bias])
+
+    def before(q, k, v):
+        return F.softmax(q @ k.transpose(-1, -2) + module[0], dim=-1) @ v
+
+    inputs = qkv()
+    with collect() as report:
+        got = compile_eager(before)(*inputs)
+    want = before(*inputs)
+    mine = torch.autograd.grad(got.square().sum(), (*inputs, bias))
+    theirs = torch.autograd.grad(want.square().sum(), (*inputs, bias))
+
+    torch.testing.assert_close(mine, theirs)
+    assert report.row("fuse_attention").rewritten == 1
+
+
+def test_a_mask_of_activations_is_not_looked_at(compile_eager):
+    def before(q, k, v):
+        return F.softmax(q @ k.transpose(-1, -2) + q @ k.transpose(-1, -2).tanh(), dim=-1) @ v
+
+    with collect() as report:
+        compile_eager(before)(*qkv())
+
+    assert [d.code for d in report.declines()] == [Reason.MASK_NOT_PROVEN]
+
+
+def test_a_mask_of_the_caller_is_not_proven_by_the_graph():
     mask = torch.full((L, S), float("-inf")).triu(1)
 
     assert_declines(fuse_attention, mask_of_the_caller, *qkv(), mask, code=Reason.MASK_NOT_PROVEN)

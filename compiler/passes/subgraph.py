@@ -1,0 +1,56 @@
+"""A part of a graph made a graph of its own, to be run by the prologue of a call.
+
+It must not know what the part is for: prepared weights and mask facts both use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from torch import fx
+
+from ..facts import Facts, is_pure
+
+
+def ancestors(node: fx.Node) -> list[fx.Node]:
+    """What `node` is computed from, sources first, `node` last."""
+    seen: dict[fx.Node, None] = {}
+
+    def visit(n: fx.Node) -> None:
+        if n not in seen:
+            for source in n.all_input_nodes:
+                visit(source)
+            seen[n] = None
+
+    visit(node)
+    return list(seen)
+
+
+def runs_ahead(nodes: Iterable[fx.Node], facts: Facts) -> bool:
+    """Whether these calls may be run before the graph: pure calls on inputs, on memory that the
+    graph does not write, in the ambient autocast state."""
+    return all(
+        (node.op == "placeholder" or is_pure(node))
+        and not facts.is_written(node)
+        and not facts.autocast_region(node)
+        for node in nodes
+    )
+
+
+def extract(
+    graph: fx.Graph, facts: Facts, wanted: Sequence[fx.Node]
+) -> tuple[fx.GraphModule, list[int]]:
+    """A module that computes the values of `wanted` as a tuple, and the positions of the inputs of
+    the graph that it takes."""
+    needed = {n for w in wanted for n in ancestors(w)}
+    inputs = [n for n in facts.inputs if n in needed]
+    part = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in inputs:
+        copies[node] = part.placeholder(node.name)
+        copies[node].meta = dict(node.meta)
+    for node in graph.nodes:
+        if node in needed and node not in copies:
+            copies[node] = part.node_copy(node, copies.__getitem__)
+    part.output(tuple(copies[w] for w in wanted))
+    return fx.GraphModule({}, part), [facts.inputs.index(n) for n in inputs]

@@ -1,0 +1,81 @@
+"""A fact about masks that only the call knows: each query sees some key.
+
+Shapes: L queries, S keys; a mask is [..., L or 1, S], added to the scores.
+It must not know how attention is rewritten.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from ..facts import Facts
+from ..graph import aten
+from .subgraph import ancestors, extract, runs_ahead
+
+# A row of the mask whose largest value is farther from zero than this counts as hidden: the fused
+# backward loses about |value| * 2**-24 of each probability in float32.
+LARGEST = 64.0
+
+# A mask that is computed from activations (a bias from queries and keys, say) is not looked at: the
+# prologue would have to run the model.
+HEAVY = (
+    aten.matmul.default,
+    aten.mm.default,
+    aten.bmm.default,
+    aten.linear.default,
+    aten.addmm.default,
+    aten.baddbmm.default,
+    aten.einsum.default,
+    aten.layer_norm.default,
+    aten.softmax.int,
+    aten.scaled_dot_product_attention.default,
+)
+
+
+class VisibleRows:
+    """Holds in the calls in which no row of any of the masks hides all keys."""
+
+    name = "rows visible"
+
+    def __init__(self, masks: fx.GraphModule, positions: Sequence[int]) -> None:
+        self._masks = masks
+        pick: Any = operator.itemgetter(*positions)
+        self._pick = pick if len(positions) > 1 else lambda inputs: (pick(inputs),)
+
+    def derive(self, inputs: Sequence[Any]) -> tuple[torch.Tensor, ...] | None:
+        """No values: `()` where the fact holds, None where it does not."""
+        with torch.no_grad():
+            masks = self._masks(*self._pick(inputs))
+            return () if all(map(every_row_sees_some_key, masks)) else None
+
+
+def every_row_sees_some_key(mask: torch.Tensor) -> bool:
+    """Whether each row [S] of a mask [..., S] has its largest value near zero (and none is NaN)."""
+    if mask.numel() == 0:
+        return False
+    return bool((mask.amax(-1).abs() <= LARGEST).all())  # NaN compares false
+
+
+def is_visible_constant(mask: fx.Node, facts: Facts) -> bool:
+    """Whether the mask is the same in all calls, and hides no row: then it is looked at now."""
+    behind = ancestors(mask)
+    if any(n.op != "call_function" for n in behind) or not runs_ahead(behind, facts):
+        return False
+    compute, _ = extract(facts.graph, facts, [mask])
+    with torch.no_grad():
+        return every_row_sees_some_key(*compute())
+
+
+def can_be_derived(mask: fx.Node, facts: Facts) -> bool:
+    """Whether the prologue can compute this mask from the inputs, cheaply."""
+    behind = ancestors(mask)
+    return (
+        any(n.op == "placeholder" for n in behind)
+        and runs_ahead(behind, facts)
+        and not any(n.target in HEAVY for n in behind)
+    )
