@@ -90,7 +90,7 @@ class LowRank(nn.Module):
 
 def per_call(layers: int, width: int, rounds: int) -> dict[str, Any]:
     """Microseconds that our dispatcher adds to a call of its own variant."""
-    from formwright.compiler import backend, dispatch, variants
+    from formwright.compiler import backend, dispatch
 
     torch.manual_seed(0)
     model, x = Adapted(layers, width).eval(), torch.randn(1, 8, width)
@@ -119,15 +119,14 @@ def per_call(layers: int, width: int, rounds: int) -> dict[str, Any]:
         for _ in range(rounds):
             results["with"].append(_microseconds(lambda: dispatcher(*args)))
             results["without"].append(_microseconds(lambda: leaf.executable(*args)))
-    weights = len(choice.derivation._snapshot.weights)  # type: ignore[attr-defined]
+    (snapshot,) = choice.derivation._snapshots.values()  # type: ignore[attr-defined]
     differences = [a - b for a, b in zip(results["with"], results["without"], strict=True)]
     return {
         "layers": layers,
-        "weights_checked": weights,
-        "prepared_values": len(choice.derivation.derive(args)),  # type: ignore[arg-type]
+        "weights_checked": len(snapshot.weights),
+        "prepared_values": len(snapshot.values),
         "us_per_call": statistics.median(differences),
         "us_all": differences,
-        "variants_module": variants.__name__,
     }
 
 
