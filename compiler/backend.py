@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -27,7 +26,7 @@ from .module_floats import ModuleFloats
 from .options import Options
 from .passes.contract import Pass
 from .pipeline import PASSES, Pipeline
-from .report import CAPTURE, Decline, Reason, Report, current_report
+from .report import CAPTURE, Decline, Report, current_report, describe
 from .torch_compat import CONTROL_FLOW, trace_structured
 from .variants import Lowering
 
@@ -120,16 +119,14 @@ def compile_graph(
 
 
 def _internal_error(error: Exception) -> Decline:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    reason = f"{type(error).__name__}: {error} ({frame.name}, line {frame.lineno})"
+    row = describe(error, "graph")
     warnings.warn(
-        f"formwright could not rewrite a graph; it is compiled as it is. {reason}",
+        f"formwright could not rewrite a graph; it is compiled as it is. {row.reason}",
         FallbackWarning,
         stacklevel=2,
     )
     log.debug("fallback", exc_info=error)
-    source = f"{frame.filename}:{frame.lineno}"
-    return Decline("", "graph", source, Reason.INTERNAL_ERROR, reason)
+    return row
 
 
 def _publish(report: Report, number: int) -> None:

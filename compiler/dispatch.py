@@ -13,6 +13,7 @@ It must not know any pass. Next: `pipeline.py` builds the tree, `lower.py` makes
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from typing import Any
 from torch import fx
 
 from .passes.contract import Derivation
+
+log = logging.getLogger(__name__)
 
 Executable = Callable[..., Any]
 # (graph, name of the variant, real inputs) -> what runs it, and the guards that it needs
@@ -60,7 +63,7 @@ class Dispatcher:
         node: Leaf | Choice = self._root
         derived: tuple[Any, ...] = ()
         while isinstance(node, Choice):
-            values = node.derivation.derive(inputs)
+            values = _derive(node.derivation, inputs)
             if values is None:
                 node = node.otherwise or self._otherwise(node)
             else:
@@ -91,3 +94,13 @@ class Dispatcher:
             if choice.otherwise is None:
                 choice.otherwise = choice.make_otherwise()
             return choice.otherwise
+
+
+def _derive(derivation: Derivation, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """What a derivation gives. One that fails does not hold: if it is the inputs that are wrong,
+    the graph itself will say so, in the user's terms."""
+    try:
+        return derivation.derive(inputs)
+    except Exception:
+        log.debug("derivation %s failed", derivation.name, exc_info=True)
+        return None

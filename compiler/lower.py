@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import fx
 
@@ -33,6 +33,9 @@ class Target:
     name: str
     options: Mapping[str, Any]
     mode: str | None = None
+
+    makes: ClassVar[str] = "compiled"
+    """What the report says of a variant that went through here."""
 
     def __call__(self, graph: fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
         if self.name == "inductor":

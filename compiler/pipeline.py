@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-import traceback
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from .passes.contract import Derivation, Outcome, Pass, RunPass
 from .passes.dead_code import remove_dead_code
 from .passes.hoist_weights import hoist_weights
 from .passes.identities import remove_identities
-from .report import Decline, Reason, Report
+from .report import Report, describe
 
 PASSES: tuple[Pass, ...] = (
     Pass("remove_dead_code", remove_dead_code),
@@ -143,12 +142,10 @@ class Pipeline:
 
 
 def _failed(name: str, error: Exception) -> Outcome:
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    reason = f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"
+    row = describe(error, name)
     warnings.warn(
-        f"formwright: pass {name!r} failed and was skipped; the model runs without it. {reason}",
+        f"formwright: pass {name!r} failed and was skipped; the model runs without it. {row.reason}",
         PassWarning,
         stacklevel=2,
     )
-    source = f"{where.filename}:{where.lineno}"
-    return Outcome(declined=[Decline("", name, source, Reason.INTERNAL_ERROR, reason)])
+    return Outcome(declined=[row])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -60,6 +61,14 @@ class Decline:
     reason: str
 
 
+def describe(error: Exception, name: str) -> Decline:
+    """The row of something of ours that failed: what, and in which of our lines."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    reason = f"{type(error).__name__}: {error} ({frame.name}, line {frame.lineno})"
+    source = f"{frame.filename}:{frame.lineno}"
+    return Decline("", name, source, Reason.INTERNAL_ERROR, reason)
+
+
 @dataclass
 class PassReport:
     """What one pass did, over all graphs of a report. `ms` is the time in the pass."""
@@ -73,12 +82,12 @@ class PassReport:
 
 @dataclass
 class VariantReport:
-    """One variant of one graph and what became of it: `lazy` (not needed so far), `compiled`,
-    `eager` (run as a plain graph because the target failed on it)."""
+    """One variant of one graph that was needed so far, and what became of it: `compiled`, `eager`
+    (the target failed on it, so the graph runs as it is), or `analysed` (by `explain`)."""
 
     graph: int
     name: str
-    state: str = "lazy"
+    state: str
 
 
 @dataclass

@@ -63,7 +63,7 @@ class Lowering:
         except Exception as error:
             reason = f"target {self._target.name!r} failed on it: {type(error).__name__}: {error}"
             raise Declined(Reason.TARGET_FAILED, reason) from error
-        self._record(name, "compiled")
+        self._record(name, self._target.makes)
         return self._checked(run, name), []
 
     def __call__(
@@ -83,7 +83,7 @@ class Lowering:
             self._report.record(LOWER, sites=1, declined=(row,))
             self._record(name, "eager")
             return graph, []
-        self._record(name, "compiled")
+        self._record(name, self._target.makes)
         return self._checked(run, name), guards
 
     def _lower_late(

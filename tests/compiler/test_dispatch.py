@@ -214,3 +214,22 @@ def test_threads_share_one_compiled_model():
 
     assert not errors
     assert sorted(v.name for v in report.variants) == ["all_ones+prepared", "prepared"]
+
+
+@torch.no_grad()
+def test_a_derivation_that_fails_does_not_hold():
+    class Fails(AllOnes):
+        def derive(self, inputs):
+            raise ZeroDivisionError
+
+    def bet(graph, facts, options):
+        outcome = drop_the_mask(graph, facts, options)
+        outcome.derivation = Fails(0)
+        return outcome
+
+    model, report = Masked(), Report()
+    compiled = compile_with([Pass("bet", speculate=bet)], model, report)
+    x, mask = inputs(False)
+
+    torch.testing.assert_close(compiled(x, mask), model(x, mask))
+    assert [v.name for v in report.variants] == ["all_ones", "general"]

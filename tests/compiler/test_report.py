@@ -41,7 +41,7 @@ def test_the_format_is_as_documented():
     assert "test_report.py:" in declined["source"]
     assert (row["sites"], row["rewritten"]) == (1, 0)
     assert data["graphs"] == 1
-    assert data["variants"] == [{"graph": 0, "name": "general", "state": "compiled"}]
+    assert data["variants"] == [{"graph": 0, "name": "general", "state": "analysed"}]
 
 
 def test_the_table_says_what_was_left_and_why():
