@@ -144,7 +144,7 @@ class Pipeline:
 def _failed(name: str, error: Exception) -> Outcome:
     row = describe(error, name)
     warnings.warn(
-        f"formwright: pass {name!r} failed and was skipped; the model runs without it. {row.reason}",
+        f"formwright: pass {name!r} failed and was skipped; the model runs without. {row.reason}",
         PassWarning,
         stacklevel=2,
     )

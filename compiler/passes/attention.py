@@ -10,13 +10,11 @@ sums in another order, and in bf16 and fp16 keeps the scores in fp32, which the 
 With dropout the distribution is the same, the random numbers are not.
 
 This first form knows the spelling above with any layout around it; everything else is declined by
-name. Next: `site` reads a site off the graph, `_veto` says why not, `_build` writes.
+name. Next: `attention_site.py` reads a site, `_veto` says why not, `_build` writes.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,33 +22,16 @@ from torch import fx
 
 from ..errors import Declined
 from ..facts import Facts
-from ..graph import aten, decline, emit, fake, is_call, number, repropagate, same_layout, same_size
+from ..graph import aten, decline, emit, is_call, repropagate, same_layout, same_size
 from ..options import Options
 from ..report import Reason
+from .attention_site import SOFTMAX, Site, is_site, read_site, value_of
 from .contract import Outcome
 from .finite import is_finite
 from .subgraph import extract
 from .visible_rows import VisibleRows, can_be_derived, is_visible_constant
 
-SOFTMAX = (aten.softmax.int,)
-PRODUCT = (aten.matmul.default, aten.bmm.default)
-CASTS = (aten.to.dtype,)
 READS_STRIDES = (aten.as_strided.default, aten.as_strided_scatter.default)
-
-
-@dataclass
-class Site:
-    """One attention as read off the graph. `chain` is every node between `scores` and `out`."""
-
-    scores: fx.Node
-    query: fx.Node
-    key_t: fx.Node
-    value: fx.Node
-    out: fx.Node
-    scale: float = 1.0
-    mask: fx.Node | None = None
-    dropout: float = 0.0
-    chain: list[fx.Node] = field(default_factory=list)
 
 
 def fuse_attention(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
@@ -73,7 +54,7 @@ def _fuse(graph: fx.Graph, facts: Facts, masks: dict[fx.Node, None] | None) -> O
     """Masks that are to be looked at in each call go to `masks`; None: there is no such look."""
     outcome = Outcome()
     for softmax in [n for n in graph.nodes if is_call(n, *SOFTMAX)]:
-        if not _between_products(softmax):
+        if not is_site(softmax):
             continue
         outcome.sites += 1
         try:
@@ -110,129 +91,12 @@ def _unproven_mask(site: Site, facts: Facts) -> fx.Node | None:
     return None if is_visible_constant(mask, facts) else mask
 
 
-# --- read ---------------------------------------------------------------------------------------
-
-
-def read_site(softmax: fx.Node, facts: Facts) -> Site:
-    """The site around a softmax. Raises Declined at the first thing that is not known here."""
-    rank = _value(softmax).dim()
-    if softmax.args[1] not in (-1, rank - 1):
-        raise Declined(Reason.OTHER_AXIS, f"softmax over axis {softmax.args[1]}, not over the keys")
-    chain = [softmax]
-    dropout, out = _forward(softmax, chain)
-    scale, mask, scores = _backward(_node(softmax.args[0]), chain, facts)
-    query, key_t = _node(scores.args[0]), _node(scores.args[1])
-    value = _node(out.args[1])
-    return Site(scores, query, key_t, value, out, scale, mask, dropout, chain)
-
-
-def _forward(softmax: fx.Node, chain: list[fx.Node]) -> tuple[float, fx.Node]:
-    """From the softmax through casts and dropout to the product with the values."""
-    node, dropout = softmax, 0.0
-    while True:
-        if len(node.users) != 1:
-            raise Declined(Reason.OTHER_READERS, "the probabilities are read elsewhere too")
-        (reader,) = node.users
-        if is_call(reader, *PRODUCT):
-            if reader.args[0] is not node or reader.args[1] is node:
-                raise Declined(Reason.NOT_A_PRODUCT, "the probabilities are the right factor")
-            return dropout, reader
-        if is_call(reader, aten.dropout.default):
-            p, on = reader.args[1:3]
-            if not isinstance(p, float) or not isinstance(on, bool) or dropout or p >= 1.0:
-                raise Declined(Reason.DROPOUT, f"dropout with p={p}")
-            dropout = p if on else 0.0
-        elif not is_call(reader, *CASTS):
-            raise _unknown(reader, "probabilities")
-        node = reader
-        chain.append(node)
-
-
-def _backward(
-    node: fx.Node, chain: list[fx.Node], facts: Facts
-) -> tuple[float, fx.Node | None, fx.Node]:
-    """From the softmax's input back through casts, one mask and scales to the product q @ k.T."""
-    scale = 1.0
-    mask: fx.Node | None = None
-    while True:
-        if len(node.users) != 1:
-            raise Declined(Reason.OTHER_READERS, "the scores are read elsewhere too")
-        if is_call(node, *PRODUCT):
-            return scale, mask, node
-        if is_call(node, aten.add.Tensor):
-            left, right = node.args[:2]
-            if mask is not None or scale != 1.0 or node.kwargs.get("alpha", 1) != 1:
-                raise Declined(Reason.UNKNOWN_OP, "two additions, or a scale behind the mask")
-            inner, other = (left, right) if _leads_to_product(left) else (right, left)
-            if not isinstance(other, fx.Node) or fake(other) is None:
-                raise Declined(Reason.UNKNOWN_OP, "a number is added to the scores")
-            mask = other
-        elif is_call(node, aten.mul.Tensor, aten.mul.Scalar):
-            inner, factor = _operand_and_number(node, facts)
-            scale *= factor
-        elif is_call(node, aten.div.Tensor, aten.div.Scalar) and not node.kwargs:
-            inner, factor = _operand_and_number(node, facts, commutes=False)
-            scale /= factor
-        elif is_call(node, *CASTS):
-            inner = node.args[0]
-        else:
-            raise _unknown(node, "scores")
-        chain.append(node)
-        node = _node(inner)
-
-
-def _operand_and_number(node: fx.Node, facts: Facts, commutes: bool = True) -> tuple[Any, float]:
-    left, right = node.args[:2]
-    value = number(right)
-    if value is None and commutes:
-        left, right, value = right, left, number(left)
-    if value is None or not isinstance(left, fx.Node):
-        raise Declined(Reason.SCALE_NOT_CONSTANT, "the scores are scaled by a tensor")
-    if isinstance(right, fx.Node) and facts.is_written(right):
-        raise Declined(Reason.MUTATED, "the scale is written in place")
-    if not math.isfinite(value) or value <= 0:
-        raise Declined(Reason.SCALE_NOT_CONSTANT, f"the scores are scaled by {value}")
-    return left, value
-
-
-def _leads_to_product(node: object) -> bool:
-    """Whether scores may come from here: a product behind scales, casts and additions."""
-    while isinstance(node, fx.Node) and not is_call(node, *PRODUCT):
-        if not is_call(node, aten.mul.Tensor, aten.div.Tensor, aten.add.Tensor, *CASTS):
-            return False
-        operands = [a for a in node.args[:2] if isinstance(a, fx.Node)]
-        if len(operands) == 2:
-            return any(_leads_to_product(a) for a in operands)
-        node = operands[0] if operands else None
-    return isinstance(node, fx.Node)
-
-
-def _between_products(softmax: fx.Node) -> bool:
-    """Whether matrix products stand on both sides within a few steps: then it is a site."""
-    return _reaches(softmax, forward=True) and _reaches(softmax, forward=False)
-
-
-def _reaches(start: fx.Node, forward: bool, steps: int = 12) -> bool:
-    front = {start}
-    for _ in range(steps):
-        front = {n for f in front for n in (f.users if forward else f.all_input_nodes)}
-        if any(is_call(n, *PRODUCT, aten.einsum.default, aten.baddbmm.default) for n in front):
-            return True
-        front = {n for n in front if (v := fake(n)) is not None and v.dim() >= 3}
-    return False
-
-
-def _unknown(node: fx.Node, what: str) -> Declined:
-    name = getattr(node.target, "__name__", str(node.target))
-    return Declined(Reason.UNKNOWN_OP, f"{name} on the {what} is not known to this pass")
-
-
 # --- veto ---------------------------------------------------------------------------------------
 
 
 def _veto(site: Site, facts: Facts) -> None:
     """Raises Declined if the two sides of the law could differ at this site."""
-    q, k_t, v, out = map(_value, (site.query, site.key_t, site.value, site.out))
+    q, k_t, v, out = map(value_of, (site.query, site.key_t, site.value, site.out))
     if not q.dim() == k_t.dim() == v.dim() == 4:
         raise Declined(Reason.SHAPES, f"{q.dim()}-d queries; this form knows [B, H, L, K]")
     if not (same_size(q.shape[:2], k_t.shape[:2]) and same_size(q.shape[:2], v.shape[:2])):
@@ -267,13 +131,13 @@ def _veto_dtypes(
         raise Declined(Reason.DTYPES, f"queries {q.dtype}, values {v.dtype}, result {out.dtype}")
     width = torch.finfo(q.dtype).bits
     for node in site.chain:
-        dtype = _value(node).dtype
+        dtype = value_of(node).dtype
         if not dtype.is_floating_point or torch.finfo(dtype).bits < width:
             raise Declined(Reason.DTYPES, f"{q.dtype} scores go through {dtype}")
 
 
 def _veto_mask(mask: fx.Node, q: torch.Tensor, k_t: torch.Tensor) -> None:
-    m = _value(mask)
+    m = value_of(mask)
     if m.dtype != q.dtype:
         raise Declined(Reason.DTYPES, f"the mask is {m.dtype}, the queries are {q.dtype}")
     target = [*q.shape[:3], k_t.shape[3]]
@@ -290,7 +154,7 @@ def _veto_mask(mask: fx.Node, q: torch.Tensor, k_t: torch.Tensor) -> None:
 def _build(graph: fx.Graph, site: Site, facts: Facts) -> None:
     """Put the fused call where the product with the values was."""
     out = site.out
-    before = _value(out)
+    before = value_of(out)
     args: tuple[Any, ...] = (site.mask,) if site.mask is not None or site.dropout else ()
     args = (*args, site.dropout) if site.dropout else args
     try:
@@ -301,7 +165,7 @@ def _build(graph: fx.Graph, site: Site, facts: Facts) -> None:
     except Exception as error:  # sizes that only the run knows, say
         reason = f"the fused call cannot be inferred: {type(error).__name__}: {error}"
         raise Declined(Reason.SHAPES, reason.splitlines()[0]) from error
-    after = _value(fused)
+    after = value_of(fused)
     if before.dtype != after.dtype or not same_size(before.shape, after.shape):
         raise Declined(Reason.DTYPES, f"fused it is {after.dtype}{list(after.shape)}")
     name = out.name
@@ -328,15 +192,3 @@ def _layout_is_seen(fused: fx.Node, facts: Facts, out: fx.Node) -> bool:
     if any(user.target in READS_STRIDES for node in (fused, *moved) for user in node.users):
         return True
     return any(facts.is_written(node) or facts.reaches_output(node) for node in (out, *moved))
-
-
-def _node(arg: Any) -> fx.Node:
-    if not isinstance(arg, fx.Node):
-        raise Declined(Reason.UNKNOWN_OP, f"a number ({arg}) stands where a tensor is expected")
-    return arg
-
-
-def _value(node: fx.Node) -> torch.Tensor:
-    value = fake(node)
-    assert value is not None
-    return value
