@@ -180,3 +180,43 @@ def test_generate_gives_the_same_tokens(cache, zoo, compile_eager):
 
     assert torch.equal(got, want)
     assert report.row("capture").rewritten == report.graphs >= 1
+
+
+def test_training_under_autocast_equals_eager(zoo_model, compile_eager, tensor_of):
+    """Both are rounded to bfloat16 at the same places or more finely, so they agree as closely as
+    each agrees with float32."""
+    model, args, kwargs = zoo_model
+    model.train()
+    with torch.autocast("cpu", torch.bfloat16), collect() as report:
+        got = tensor_of(compile_eager(model)(*args, **kwargs))
+        want = tensor_of(model(*args, **kwargs))
+    exact = tensor_of(model(*args, **kwargs))
+
+    assert got.dtype == want.dtype
+    weights = [p for p in model.parameters() if p.requires_grad]
+    mine, theirs, true = (
+        torch.cat([g.flatten() for g in gradients(model, out) if g is not None])
+        for out in (got, want, exact)
+    )
+    assert len(mine) <= sum(w.numel() for w in weights)
+    assert (mine - true).norm() <= 2 * (theirs - true).norm() + 1e-3 * true.norm()
+    assert report.row("capture").rewritten == report.graphs
+
+
+@pytest.mark.parametrize("name", ["bert", "llama"])
+def test_gradient_checkpointing_of_real_models(name, zoo, tensor_of):
+    model, args, kwargs = zoo[name]()
+    model.train()
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    options = {"target": "aot_eager_decomp_partition"}
+    with collect() as report:
+        got = tensor_of(
+            torch.compile(model, backend="formwright", options=options)(*args, **kwargs)
+        )
+    want = tensor_of(model(*args, **kwargs))
+
+    assert relative_error(got, want) <= 2e-5
+    for g, w in zip(gradients(model, got), gradients(model, want), strict=True):
+        assert w is None or (g - w).abs().max() <= 2e-5 * max(1.0, w.abs().max())
+    assert report.row("capture").rewritten == report.graphs >= 1
+    assert report.row("fuse_attention").rewritten == 2
