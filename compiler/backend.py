@@ -49,11 +49,17 @@ def backend(
     Raises UnknownNameError or OptionError for options that are not known, and whatever the target
     raises on the graph as it is.
     """
-    _floats.make_constant(gm)
     chosen = Options.of(options)
     lower = target(chosen.target, chosen.target_options, mode)
     Pipeline.of(chosen, Report())  # names to disable are checked even where a graph is declined
-    compiled = compile_or_fall_back(gm, example_inputs, chosen, lower, current_report())
+    _floats.make_constant(gm)
+    try:
+        compiled = compile_or_fall_back(gm, example_inputs, chosen, lower, current_report())
+    except CONTROL_FLOW:  # Dynamo comes back with the same frame
+        raise
+    except Exception:
+        _floats.compiled()
+        raise
     _floats.compiled()
     return compiled
 

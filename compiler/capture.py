@@ -7,6 +7,7 @@ reason. It must not know the passes. Next: `facts.py`, what holds about a captur
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from .torch_compat import (
     keep_dynamo_identity,
     make_fx,
     real_constants_allowed,
+    saved_tensor_hooks_hidden,
     tag_activation_checkpoint,
     tree_leaves,
 )
@@ -65,9 +67,11 @@ def capture(gm: fx.GraphModule, inputs: Sequence[Any], target: str = "inductor")
     mode, fakes = _fake_inputs(placeholders, inputs)
     interpreter = _Interpreter(gm)
     try:
-        # The caller's hooks on saved tensors are for real runs: the innermost pair hides them.
-        unhooked = torch.autograd.graph.saved_tensors_hooks(_same, _same)
-        with mode, real_constants_allowed(mode), fx.traceback.preserve_node_meta(), unhooked:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(mode)
+            stack.enter_context(real_constants_allowed(mode))
+            stack.enter_context(fx.traceback.preserve_node_meta())
+            stack.enter_context(saved_tensor_hooks_hidden())
             module = make_fx(
                 interpreter.run,
                 tracing_mode="real",
@@ -83,10 +87,6 @@ def capture(gm: fx.GraphModule, inputs: Sequence[Any], target: str = "inductor")
         isinstance(n, torch.SymInt) for f in fakes if isinstance(f, FakeTensor) for n in f.size()
     )
     return Captured(module, tuple(fakes), mode, dynamic)
-
-
-def _same(x: Any) -> Any:
-    return x
 
 
 class _Interpreter(fx.Interpreter):

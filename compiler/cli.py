@@ -60,6 +60,8 @@ def _call(name: str) -> tuple[torch.nn.Module, tuple[Any, ...], dict[str, Any]]:
     """What the factory made, in full. Raises FactoryError."""
     made = _load(name)()
     parts = made if isinstance(made, tuple) else (made,)
+    if not 1 <= len(parts) <= 3:
+        raise FactoryError(f"{name} returned {len(parts)} values; wanted: model, args, kwargs")
     model, args, kwargs = (*parts, (), {})[:3] if len(parts) == 1 else (*parts, {})[:3]
     if not isinstance(model, torch.nn.Module):
         raise FactoryError(f"{name} returned a {type(model).__name__}, not a torch.nn.Module")

@@ -14,8 +14,9 @@ import torch
 from torch import fx
 
 from .backend import compile_or_fall_back
-from .lower import SELF, Target
+from .lower import SELF, Target, target
 from .options import Options
+from .pipeline import Pipeline
 from .report import Report
 from .torch_compat import OptimizedModule, compiled_options, uncompiled
 
@@ -39,8 +40,9 @@ def explain_with(
         if options is None:
             options = compiled_options(model, SELF)
         model = model._orig_mod
-    model = uncompiled(model)
     chosen = Options.of(options)
+    target(chosen.target, chosen.target_options)
+    Pipeline.of(chosen, Report())
     report = Report()
 
     def analyse(gm: fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
@@ -48,9 +50,10 @@ def explain_with(
         runner = _RunAsItIs(chosen.target, {}, None)
         return compile_or_fall_back(gm, inputs, replace(chosen, verify=False), runner, report)
 
-    # Isolated, it neither uses up the recompile limit of the model nor evicts what was compiled.
-    analysed = torch.compile(model, backend=analyse, isolate_recompiles=True)  # type: ignore[call-overload]
-    analysed(*args, **kwargs)
+    with uncompiled(model) as original:
+        # Isolated, it neither uses up the recompile limit nor evicts what was compiled.
+        analysed = torch.compile(original, backend=analyse, isolate_recompiles=True)  # type: ignore[call-overload]
+        analysed(*args, **kwargs)
     return report
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .graph import to_text
+from .graph import fake, to_text
 from .instruments import instruments
 from .options import Options
 from .pipeline import Pipeline
@@ -26,13 +26,28 @@ def transform(
 
     Use it on what `torch.export.export` returns, before `run_decompositions`: afterwards softmax,
     dropout and attention are no longer whole and nothing is found. The report goes to `collect()`.
+    Called under `torch.no_grad()` the result is for inference; otherwise it may be trained too.
     Raises UnknownNameError or OptionError.
     """
     chosen = Options.of(options)
     report = current_report()
     module = exported_program.graph_module
+    _mark_inputs(exported_program)
     number = report.start_graph()
     report.hash_graph(to_text(module.graph))
     graph = Pipeline.of(chosen, report, instruments(number)).straight(module)
     program: torch.export.ExportedProgram = replace_graph(exported_program, graph)
     return program
+
+
+def _mark_inputs(program: torch.export.ExportedProgram) -> None:
+    """Say of each input whether a gradient may be wanted, as a captured graph does: a parameter's
+    own word, and of the user's inputs any that can have one."""
+    parameters = program.graph_signature.inputs_to_parameters
+    for node in program.graph.find_nodes(op="placeholder"):
+        value = fake(node)
+        name = parameters.get(node.name)
+        wanted = value is not None and value.is_floating_point()
+        if name is not None:
+            wanted = program.state_dict[name].requires_grad
+        node.meta["requires_grad"] = wanted

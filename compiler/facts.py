@@ -170,11 +170,23 @@ def draws_random(node: fx.Node) -> bool:
     return seeded
 
 
+# Operators whose schema does not say that they write: (arguments written, argument that says if).
+UNDECLARED_WRITES = {
+    "aten::batch_norm": ((3, 4), 5),
+    "aten::instance_norm": ((3, 4), 5),
+    "aten::native_batch_norm": ((3, 4), 5),
+    "aten::cudnn_batch_norm": ((3, 4), 5),
+    "aten::miopen_batch_norm": ((3, 4), 5),
+    "aten::_batch_norm_impl_index": ((3, 4), 5),
+}
+
+
 def is_pure(node: fx.Node) -> bool:
     """Whether a node only computes a value from its arguments, the same each time."""
     return (
         isinstance(node.target, OpOverload)
         and not node.target._schema.is_mutable
+        and not _written(node)
         and bool(node.target._schema.returns)  # what returns nothing is there for its effect
         and not draws_random(node)
         and not node.is_impure(impure_random=False)
@@ -216,6 +228,9 @@ def _written(node: fx.Node) -> list[fx.Node]:
         return node.all_input_nodes
     if not isinstance(node.target, OpOverload):
         return []
+    if node.target._schema.name in UNDECLARED_WRITES:
+        written, flag = UNDECLARED_WRITES[node.target._schema.name]
+        return [n for i in written for n in _nodes(node.args[i])] if node.args[flag] else []
     if not node.target._schema.is_mutable:
         return []
     return [

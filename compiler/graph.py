@@ -7,8 +7,9 @@ must not know any pass. Next: `facts.py` for what holds about a whole graph.
 from __future__ import annotations
 
 import contextlib
+import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -130,10 +131,19 @@ def autocast_regions(graph: fx.Graph) -> dict[fx.Node, tuple[Region, ...]]:
     return found
 
 
-def infer(target: Callable[..., Any], args: Any, kwargs: Any, regions: Iterable[Region]) -> Any:
+def infer(
+    target: Callable[..., Any],
+    args: Any,
+    kwargs: Any,
+    regions: Iterable[Region],
+    values: Mapping[fx.Node, Any] | None = None,
+) -> Any:
     """The fake value of `target(*args, **kwargs)` inside autocast `regions`, where nodes stand for
-    their fake values. Raises what the operator raises."""
-    args, kwargs = fx.node.map_arg((args, kwargs), lambda n: n.meta.get("val"))
+    their fake values, or for those in `values`. Raises what the operator raises."""
+    known = values or {}
+    args, kwargs = fx.node.map_arg(
+        (args, kwargs), lambda n: known[n] if n in known else n.meta.get("val")
+    )
     mode = next(v.fake_mode for v in tree_leaves((args, kwargs)) if isinstance(v, FakeTensor))
     with contextlib.ExitStack() as stack:
         for region in regions:
@@ -184,34 +194,38 @@ DATA_DEPENDENT = (torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_outpu
 def repropagate(changed: fx.Node) -> list[fx.Node]:
     """Infer anew the values of everything behind `changed`, as far as layout or storage differ.
 
-    Returns the nodes whose layout is another one now. Raises what the operator raises where the
-    new layout does not suit it (`view`, say), and TypeError at what cannot be inferred.
+    Returns the nodes whose layout is another one now. Raises what an operator raises where the
+    new layout does not suit it (`view`, say); then nothing has been renewed.
     """
     regions = autocast_regions(changed.graph)
+    renewed: dict[fx.Node, Any] = {changed: changed.meta["val"]}
     stale, moved = {changed}, []
     node = changed.next
     while node.op != "root":
         sources = [n for n in node.all_input_nodes if n in stale]
-        if sources and node.op == "call_function" and not _is_data_dependent(node):
-            before = node.meta.get("val")
-            if not isinstance(before, torch.Tensor | list | tuple):
-                raise TypeError(f"{op_name(node)} has no value to infer")
+        if sources and _has_inferable_value(node):
+            before = node.meta["val"]
             assert callable(node.target)
-            after = infer(node.target, node.args, node.kwargs, regions[node])
-            node.meta["val"] = after
+            after = infer(node.target, node.args, node.kwargs, regions[node], renewed)
+            renewed[node] = after
             if not _same_layouts(before, after):
                 moved.append(node)
                 stale.add(node)
-            elif _shares_storage(after, sources):
+            elif _shares_storage(after, [renewed[n] for n in sources]):
                 stale.add(node)
         node = node.next
+    for node, value in renewed.items():
+        node.meta["val"] = value
     return moved
 
 
-def _is_data_dependent(node: fx.Node) -> bool:
-    return isinstance(node.target, OpOverload) and any(
-        tag in node.target.tags for tag in DATA_DEPENDENT
-    )
+def _has_inferable_value(node: fx.Node) -> bool:
+    """Whether the value is made of tensors, and their layout may follow from that of the inputs."""
+    if not isinstance(node.meta.get("val"), torch.Tensor | list | tuple):
+        return False
+    if not isinstance(node.target, OpOverload):
+        return node.target is operator.getitem
+    return not any(tag in node.target.tags for tag in DATA_DEPENDENT)
 
 
 def _same_layouts(before: Any, after: Any) -> bool:
@@ -219,10 +233,12 @@ def _same_layouts(before: Any, after: Any) -> bool:
     return len(old) == len(new) and all(map(same_layout, old, new))
 
 
-def _shares_storage(value: Any, sources: list[fx.Node]) -> bool:
-    theirs = {v.untyped_storage()._cdata for n in sources if (v := fake(n)) is not None}
-    mine = [v for v in tree_leaves(value) if isinstance(v, torch.Tensor)]
-    return any(v.untyped_storage()._cdata in theirs for v in mine)
+def _shares_storage(value: Any, sources: list[Any]) -> bool:
+    mine, theirs = (
+        {v.untyped_storage()._cdata for v in tree_leaves(x) if isinstance(v, torch.Tensor)}
+        for x in (value, sources)
+    )
+    return not mine.isdisjoint(theirs)
 
 
 def to_text(graph: fx.Graph, order: Iterable[fx.Node] | None = None) -> str:

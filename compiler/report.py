@@ -31,6 +31,7 @@ class Reason(StrEnum):
     TARGET_FAILED = "target_failed"
     VERIFY_FAILED = "verify_failed"
     RANDOM = "random"
+    NOT_COMPARABLE = "not_comparable"
     # sites
     MUTATED = "mutated"
     AUTOCAST = "autocast"

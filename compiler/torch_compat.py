@@ -65,6 +65,7 @@ __all__ = [
     "real_constants_allowed",
     "replace_graph",
     "restart_with_constants",
+    "saved_tensor_hooks_hidden",
     "statically_known_true",
     "sym_eq",
     "tag_activation_checkpoint",
@@ -123,13 +124,18 @@ def keep_dynamo_identity(source: fx.GraphModule, copy: fx.GraphModule) -> None:
             node.meta["tensor_dict"] = old[i].meta["tensor_dict"]
 
 
-def uncompiled(model: Callable[..., Any]) -> Callable[..., Any]:
-    """What was compiled: the function behind `torch.compile(function)`, the module's own call
-    behind `module.compile()`."""
+@contextmanager
+def uncompiled(model: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """What was compiled: the function behind `torch.compile(function)`; a module that was compiled
+    in place by `module.compile()`, as it was before, inside the block."""
     if isinstance(model, torch.nn.Module) and model._compiled_call_impl is not None:
-        return model._call_impl
-    original: Callable[..., Any] = getattr(model, "_torchdynamo_orig_callable", model)
-    return original
+        compiled, model._compiled_call_impl = model._compiled_call_impl, None
+        try:
+            yield model
+        finally:
+            model._compiled_call_impl = compiled
+    else:
+        yield getattr(model, "_torchdynamo_orig_callable", model)
 
 
 def tracing_mode() -> FakeTensorMode | None:
@@ -141,6 +147,17 @@ def tracing_mode() -> FakeTensorMode | None:
 def tracing_in(mode: FakeTensorMode) -> AbstractContextManager[Any]:
     """A tracing context for compiling after Dynamo has finished."""
     return tracing(TracingContext(mode))
+
+
+@contextmanager
+def saved_tensor_hooks_hidden() -> Iterator[None]:
+    """Keep the caller's hooks on saved tensors (checkpointing, offloading) from seeing what we
+    trace or check: only the innermost pair of hooks is called."""
+    if not torch._C._autograd._saved_tensors_hooks_is_enabled():  # type: ignore[attr-defined]
+        yield
+        return
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
+        yield
 
 
 @contextmanager

@@ -133,7 +133,7 @@ class Lowering:
                 self._report.record(VERIFY, sites=1, rewritten=1)
                 return
             if difference.startswith(UNCHECKED):
-                row = Decline("", name, "", Reason.INTERNAL_ERROR, difference)
+                row = Decline("", name, "", Reason.NOT_COMPARABLE, difference)
                 self._report.record(VERIFY, sites=1, declined=(row,))
                 return
             warnings.warn(

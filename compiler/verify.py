@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from .torch_compat import saved_tensor_hooks_hidden
+
 # Largest difference that rounding explains, relative to the largest magnitude of the reference.
 BOUNDS = {
     torch.float64: 1e-9,
@@ -42,12 +44,13 @@ class Verified:
         self._reference = reference
         self._count = count
         self._tell = tell
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._agrees: bool | None = None
 
     def __call__(self, *inputs: Any) -> Any:
         with self._lock:
             if self._agrees is None:
+                self._agrees = False  # whoever comes back here while we check gets the reference
                 self._check(inputs)
         if self._agrees:
             return self._run(*inputs)
@@ -68,7 +71,7 @@ def compare(
     run: Callable[..., Any], reference: Callable[..., Any], inputs: Sequence[Any], count: int
 ) -> str | None:
     """What differs between `run(*inputs)` and `reference(*inputs[:count])`, or None."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), saved_tensor_hooks_hidden():
         got = _evaluate(run, inputs)
         want = _evaluate(reference, inputs[:count])
     for what in ("output", "input", "gradient"):
@@ -129,7 +132,7 @@ def _difference(got: Any, want: Any) -> str | None:
         return f"is {got.dtype}{list(got.shape)}, not {want.dtype}{list(want.shape)}"
     if got.requires_grad != want.requires_grad:
         return f"{'has' if got.requires_grad else 'has not'} a gradient"
-    got, want = got.detach(), want.detach()
+    got, want = (_dense(x.detach()) for x in (got, want))
     if not (want.is_floating_point() or want.is_complex()):
         return None if torch.equal(got, want) else "differs in whole numbers"
     if not torch.equal(got.isnan(), want.isnan()):
@@ -142,6 +145,12 @@ def _difference(got: Any, want: Any) -> str | None:
     scale = want.abs().max().item() or 1.0
     bound = _bound(want)
     return None if error <= bound * scale else f"is off by {error / scale:.1e} of its magnitude"
+
+
+def _dense(value: torch.Tensor) -> torch.Tensor:
+    """The same numbers in a form that can be compared."""
+    value = value.to_dense() if value.layout is not torch.strided else value
+    return value.float() if value.is_floating_point() and value.itemsize == 1 else value
 
 
 def _bound(value: torch.Tensor) -> float:

@@ -25,6 +25,7 @@ from ..facts import Facts
 from ..graph import aten, decline, emit, is_call, repropagate, same_layout, same_size
 from ..options import Options
 from ..report import Reason
+from ..torch_compat import HigherOrderOperator
 from .attention_site import SOFTMAX, Site, is_site, read_site, value_of
 from .contract import Outcome
 from .finite import is_finite
@@ -155,9 +156,10 @@ def _build(graph: fx.Graph, site: Site, facts: Facts) -> None:
     """Put the fused call where the product with the values was."""
     out = site.out
     before = value_of(out)
-    args: tuple[Any, ...] = (site.mask,) if site.mask is not None or site.dropout else ()
-    args = (*args, site.dropout) if site.dropout else args
     try:
+        mask = _own_mask(graph, site, facts)
+        args: tuple[Any, ...] = (mask,) if mask is not None or site.dropout else ()
+        args = (*args, site.dropout) if site.dropout else args
         key = emit(graph, aten.transpose.int, (site.key_t, -2, -1), like=out)
         sdpa = aten.scaled_dot_product_attention.default
         args = (site.query, key, site.value, *args)
@@ -170,15 +172,29 @@ def _build(graph: fx.Graph, site: Site, facts: Facts) -> None:
         raise Declined(Reason.DTYPES, f"fused it is {after.dtype}{list(after.shape)}")
     name = out.name
     out.replace_all_uses_with(fused)
-    if not same_layout(before, after) and _layout_is_seen(fused, facts, out):
+    # The fused call saves its result for the backward pass, as the product did not: what the
+    # caller gets must not be that.
+    saved = facts.records_gradients and facts.reaches_output(out)
+    if saved or (not same_layout(before, after) and _layout_is_seen(fused, facts, out)):
         contiguous = {"memory_format": torch.contiguous_format}
         copy = emit(graph, aten.clone.default, (fused,), contiguous, like=out)
+        copy.meta["val"] = before  # so all that is known of the readers stays true
         fused.replace_all_uses_with(copy, delete_user_cb=lambda user: user is not copy)
-        repropagate(copy)
         fused = copy
     graph.erase_node(out)
     fused._rename(name)
     facts.adopt(fused, out)
+
+
+def _own_mask(graph: fx.Graph, site: Site, facts: Facts) -> fx.Node | None:
+    """The mask, or a copy of it where the caller could write to it before the backward pass: the
+    fused call saves it, as the addition did not."""
+    mask = site.mask
+    if mask is None or not facts.records_gradients:
+        return mask
+    if not (facts.is_view_of_input(mask) or facts.reaches_output(mask)):
+        return mask
+    return emit(graph, aten.clone.default, (mask,), like=site.out)
 
 
 def _layout_is_seen(fused: fx.Node, facts: Facts, out: fx.Node) -> bool:
@@ -189,6 +205,7 @@ def _layout_is_seen(fused: fx.Node, facts: Facts, out: fx.Node) -> bool:
         moved = repropagate(fused)
     except Exception:  # `view` on strides that do not merge, or what cannot be inferred
         return True
-    if any(user.target in READS_STRIDES for node in (fused, *moved) for user in node.users):
+    readers = [user.target for node in (fused, *moved) for user in node.users]
+    if any(r in READS_STRIDES or isinstance(r, HigherOrderOperator) for r in readers):
         return True
     return any(facts.is_written(node) or facts.reaches_output(node) for node in (out, *moved))

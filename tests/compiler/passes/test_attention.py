@@ -31,10 +31,10 @@ def sdpa(q, k, v, mask=None, scale=1.0):
 
 def test_plain():
     def before(q, k, v):
-        return F.softmax(q @ k.transpose(-1, -2), dim=-1) @ v
+        return F.softmax(q @ k.transpose(-1, -2), dim=-1) @ v * 2
 
     def expected(q, k, v):
-        return sdpa(q, k, v)
+        return sdpa(q, k, v) * 2
 
     assert_rewrites(fuse_attention, before, expected, *qkv())
 
@@ -46,10 +46,10 @@ def test_plain():
 )
 def test_scales_are_multiplied(scaled):
     def before(q, k, v):
-        return F.softmax(scaled(q @ k.transpose(-1, -2)), dim=3) @ v
+        return F.softmax(scaled(q @ k.transpose(-1, -2)), dim=3) @ v * 2
 
     def expected(q, k, v):
-        return sdpa(q, k, v, scale=0.25)
+        return sdpa(q, k, v, scale=0.25) * 2
 
     assert_rewrites(fuse_attention, before, expected, *qkv())
 
