@@ -6,7 +6,9 @@ It must not know what the part is for: prepared weights and mask facts both use 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+import torch
 from torch import fx
 
 from ..facts import Facts, is_pure
@@ -54,3 +56,24 @@ def extract(
             copies[node] = part.node_copy(node, copies.__getitem__)
     part.output(tuple(copies[w] for w in wanted))
     return fx.GraphModule({}, part), [facts.inputs.index(n) for n in inputs]
+
+
+def fold_constants(module: fx.GraphModule) -> None:
+    """Compute once, now, what `module` would compute alike in every call: pure calls that depend
+    on no input. Their values become buffers."""
+    values: dict[fx.Node, Any] = {}
+    for node in module.graph.nodes:
+        if node.op == "call_function" and all(n in values for n in node.all_input_nodes):
+            assert callable(node.target)
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+            values[node] = node.target(*args, **kwargs)
+    for i, (node, value) in enumerate(values.items()):
+        if isinstance(value, torch.Tensor) and any(user not in values for user in node.users):
+            module.register_buffer(f"constant_{i}", value)
+            with module.graph.inserting_before(node):
+                constant = module.graph.get_attr(f"constant_{i}")
+            node.replace_all_uses_with(constant, delete_user_cb=lambda user: user not in values)
+    for node in reversed(values):
+        if not node.users:
+            module.graph.erase_node(node)
+    module.recompile()

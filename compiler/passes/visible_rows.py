@@ -15,7 +15,7 @@ from torch import fx
 
 from ..facts import Facts
 from ..graph import aten
-from .subgraph import ancestors, extract, runs_ahead
+from .subgraph import ancestors, extract, fold_constants, runs_ahead
 
 # A row of the mask whose largest value is farther from zero than this counts as hidden: the fused
 # backward loses about |value| * 2**-24 of each probability in float32.
@@ -43,6 +43,8 @@ class VisibleRows:
     name = "rows visible"
 
     def __init__(self, masks: fx.GraphModule, positions: Sequence[int]) -> None:
+        with torch.no_grad():
+            fold_constants(masks)
         self._masks = masks
         pick: Any = operator.itemgetter(*positions)
         self._pick = pick if len(positions) > 1 else lambda inputs: (pick(inputs),)
@@ -50,7 +52,7 @@ class VisibleRows:
     def derive(self, inputs: Sequence[Any]) -> tuple[torch.Tensor, ...] | None:
         """No values: `()` where the fact holds, None where it does not."""
         with torch.no_grad():
-            masks = self._masks(*self._pick(inputs))
+            masks = self._masks.forward(*self._pick(inputs))
             return () if all(map(every_row_sees_some_key, masks)) else None
 
 
@@ -58,7 +60,7 @@ def every_row_sees_some_key(mask: torch.Tensor) -> bool:
     """Whether each row [S] of a mask [..., S] has its largest value near zero (and none is NaN)."""
     if mask.numel() == 0:
         return False
-    return bool((mask.amax(-1).abs() <= LARGEST).all())  # NaN compares false
+    return mask.amax(-1).abs().max().item() <= LARGEST  # NaN wins every max and compares false
 
 
 def is_visible_constant(mask: fx.Node, facts: Facts) -> bool:
