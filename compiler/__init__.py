@@ -9,7 +9,7 @@ if __name__ != "formwright.compiler":
     raise ImportError("import formwright.compiler, not compiler")
 
 from .backend import backend
-from .errors import FormwrightError, OptionError, UnknownNameError
+from .errors import FormwrightError, FormwrightWarning, OptionError, UnknownNameError
 from .explain import explain
 from .export import transform
 from .options import Options
@@ -28,6 +28,7 @@ __all__ = [
     "Decline",
     "Reason",
     "FormwrightError",
+    "FormwrightWarning",
     "OptionError",
     "UnknownNameError",
 ]

@@ -18,23 +18,19 @@ from torch import fx
 
 from .capture import capture
 from .dispatch import Dispatcher, Leaf
-from .errors import Declined
+from .errors import Declined, FormwrightWarning
 from .graph import to_text
 from .instruments import instruments
 from .lower import Target, target
 from .module_floats import ModuleFloats
 from .options import Options
 from .passes.contract import Pass
-from .pipeline import PASSES, Pipeline
-from .report import CAPTURE, Decline, Report, current_report, describe
+from .pipeline import PASSES, Pipeline, check_names
+from .report import CAPTURE, Decline, Reason, Report, current_report, describe
 from .torch_compat import CONTROL_FLOW, trace_structured
 from .variants import Lowering
 
 log = logging.getLogger(__name__)
-
-
-class FallbackWarning(UserWarning):
-    """Our own code failed on a graph; it was compiled unrewritten."""
 
 
 def backend(
@@ -51,7 +47,7 @@ def backend(
     """
     chosen = Options.of(options)
     lower = target(chosen.target, chosen.target_options, mode)
-    Pipeline.of(chosen, Report())  # names to disable are checked even where a graph is declined
+    check_names(chosen)
     _floats.make_constant(gm)
     try:
         compiled = compile_or_fall_back(gm, example_inputs, chosen, lower, current_report())
@@ -79,11 +75,18 @@ def compile_or_fall_back(
     """`compile_graph`, or the target alone where that declines or fails."""
     number = report.start_graph()
     try:
-        return compile_graph(gm, inputs, options, lower, report, number, passes)
+        with report.dropped_on_error():
+            return compile_graph(gm, inputs, options, lower, report, number, passes)
     except CONTROL_FLOW:
         raise
     except Declined as declined:
         log.info("graph not taken: %s", declined)
+        if declined.reason is Reason.TARGET_FAILED:
+            warnings.warn(
+                f"formwright: a graph is compiled as it is. {declined}",
+                FormwrightWarning,
+                stacklevel=2,
+            )
         row = Decline("", "graph", "", declined.reason, str(declined))
     except Exception as error:
         row = _internal_error(error)
@@ -118,7 +121,7 @@ def compile_graph(
     first.executable, first.guards = lowering.now(first.graph, first.name, inputs)
 
     report.record(CAPTURE, sites=1, rewritten=1, ms=ms)
-    _publish(report, number)
+    _publish(report)
     if isinstance(tree, Leaf) and tree.executable is not None:
         return tree.executable  # nothing to decide: nothing in the way
     return dispatcher
@@ -128,18 +131,18 @@ def _internal_error(error: Exception) -> Decline:
     row = describe(error, "graph")
     warnings.warn(
         f"formwright could not rewrite a graph; it is compiled as it is. {row.reason}",
-        FallbackWarning,
+        FormwrightWarning,
         stacklevel=2,
     )
     log.debug("fallback", exc_info=error)
     return row
 
 
-def _publish(report: Report, number: int) -> None:
+def _publish(report: Report) -> None:
     """The report on the log (`TORCH_LOGS="formwright"`) and in the structured trace."""
-    log.info("graph %d\n%s", number, report)
+    log.info("graph %s\n%s", report.graph_hash, report)
     trace_structured(
         "artifact",
-        metadata_fn=lambda: {"name": f"formwright_report_{number}", "encoding": "json"},
+        metadata_fn=lambda: {"name": f"formwright_{report.graph_hash}", "encoding": "json"},
         payload_fn=lambda: json.dumps(report.to_dict()),
     )

@@ -25,25 +25,35 @@ def compile_report(arguments: list[str]) -> int:
     error."""
     given = _parser().parse_args(arguments)
     try:
+        options = json.loads(given.options) if given.options else None
+    except json.JSONDecodeError as error:
+        return _refuse(f"--options is not JSON: {error}")
+    try:
         model, args, kwargs = _call(given.factory)
         model.train(given.train)
-        options = json.loads(given.options) if given.options else None
         with torch.set_grad_enabled(given.train):
             report = explain_with(options, model, *args, **kwargs)
-    except json.JSONDecodeError as error:
-        print(f"compile-report: --options is not JSON: {error}", file=sys.stderr)
-        return 2
     except FormwrightError as error:
-        print(f"compile-report: {error}", file=sys.stderr)
-        return 2
+        return _refuse(str(error))
+    except Exception as error:
+        what = str(error).strip().splitlines() or [""]
+        return _refuse(
+            f"the model failed on the inputs of {given.factory}: {type(error).__name__}: {what[0]}"
+        )
     print(json.dumps(report.to_dict(), indent=2) if given.json else report)
     return 0
+
+
+def _refuse(reason: str) -> int:
+    print(f"compile-report: {reason}", file=sys.stderr)
+    return 2
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="formwright compile-report",
-        description="What the compiler does to a model, site by site, and why it leaves the rest.",
+        description="What the compiler does to a model, site by site, and why it leaves the rest. "
+        "The model is run once, in eval mode and without gradients unless --train is given.",
     )
     parser.add_argument(
         "factory",
@@ -58,13 +68,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def _call(name: str) -> tuple[torch.nn.Module, tuple[Any, ...], dict[str, Any]]:
     """What the factory made, in full. Raises FactoryError."""
-    made = _load(name)()
+    factory = _load(name)
+    try:
+        made = factory()
+    except Exception as error:
+        raise FactoryError(f"{name} failed: {type(error).__name__}: {error}") from error
     parts = made if isinstance(made, tuple) else (made,)
     if not 1 <= len(parts) <= 3:
         raise FactoryError(f"{name} returned {len(parts)} values; wanted: model, args, kwargs")
     model, args, kwargs = (*parts, (), {})[:3] if len(parts) == 1 else (*parts, {})[:3]
     if not isinstance(model, torch.nn.Module):
-        raise FactoryError(f"{name} returned a {type(model).__name__}, not a torch.nn.Module")
+        raise FactoryError(f"{name} returned {type(model).__name__}, not a torch.nn.Module")
     args = args if isinstance(args, tuple | list) else (args,)
     if not isinstance(kwargs, dict):
         raise FactoryError(f"{name} returned {type(kwargs).__name__} where keyword inputs go")

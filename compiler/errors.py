@@ -6,8 +6,9 @@
     ├── FactoryError         `compile-report` could not make the model that was asked for
     └── Declined             internal: a graph or site is left as it is, with a `Reason`
 
-It must not know torch. A `Declined` never reaches the user as an exception: it becomes a row of
-the report (see `report.py`).
+A `FormwrightWarning` says that something of ours failed and was left out. A `Declined` never
+reaches the user as an exception: it becomes a row of the report (see `report.py`). It must not
+know torch.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .report import Reason
+
+
+class FormwrightWarning(UserWarning):
+    """Something of ours failed and was left out; the model runs. The report has the reason."""
 
 
 class FormwrightError(Exception):

@@ -16,7 +16,7 @@ from torch import fx
 from .backend import compile_or_fall_back
 from .lower import SELF, Target, target
 from .options import Options
-from .pipeline import Pipeline
+from .pipeline import check_names
 from .report import Report
 from .torch_compat import OptimizedModule, compiled_options, uncompiled
 
@@ -25,9 +25,9 @@ def explain(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
     """A report on every graph of one call `model(*args, **kwargs)`, in the current mode (train or
     eval, gradients or none, autocast). `str(report)` is a table.
 
-    The model is called once, for real, as `torch._dynamo.explain` does. A model that was compiled
-    with this backend is explained with its options; other options go through
-    `explain_with(options, model, ...)`.
+    The model is called once, for real, as `torch._dynamo.explain` does. What `torch.compile(model,
+    backend="formwright", options=...)` returned is explained with its options; other options go
+    through `explain_with(options, model, ...)`.
     """
     return explain_with(None, model, *args, **kwargs)
 
@@ -42,7 +42,7 @@ def explain_with(
         model = model._orig_mod
     chosen = Options.of(options)
     target(chosen.target, chosen.target_options)
-    Pipeline.of(chosen, Report())
+    check_names(chosen)
     report = Report()
 
     def analyse(gm: fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:

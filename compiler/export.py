@@ -13,9 +13,10 @@ import torch
 
 from .graph import fake, to_text
 from .instruments import instruments
+from .lower import target
 from .options import Options
-from .pipeline import Pipeline
-from .report import current_report
+from .pipeline import Pipeline, check_names
+from .report import CAPTURE, current_report
 from .torch_compat import replace_graph
 
 
@@ -27,14 +28,23 @@ def transform(
     Use it on what `torch.export.export` returns, before `run_decompositions`: afterwards softmax,
     dropout and attention are no longer whole and nothing is found. The report goes to `collect()`.
     Called under `torch.no_grad()` the result is for inference; otherwise it may be trained too.
-    Raises UnknownNameError or OptionError.
+    Raises TypeError, UnknownNameError or OptionError.
     """
+    given_program: Any = exported_program
+    if not isinstance(given_program, torch.export.ExportedProgram):
+        given = type(given_program).__name__
+        raise TypeError(
+            f"transform takes an ExportedProgram (torch.export.export(model, inputs)), not {given}"
+        )
     chosen = Options.of(options)
+    target(chosen.target, chosen.target_options)
+    check_names(chosen)
     report = current_report()
     module = exported_program.graph_module
     _mark_inputs(exported_program)
     number = report.start_graph()
     report.hash_graph(to_text(module.graph))
+    report.record(CAPTURE, sites=1, rewritten=1)  # it is in the dialect as it comes
     graph = Pipeline.of(chosen, report, instruments(number)).straight(module)
     program: torch.export.ExportedProgram = replace_graph(exported_program, graph)
     return program

@@ -49,8 +49,10 @@ class Target:
 
 
 def target(name: str, options: Mapping[str, Any], mode: str | None = None) -> Target:
-    """The target called `name`. Raises UnknownNameError for an unknown target, Inductor option or
-    mode, naming the known ones."""
+    """The target called `name`. Raises UnknownNameError for an unknown target or mode, OptionError
+    for an unknown Inductor option, naming what is known."""
+    if name == SELF:
+        raise OptionError(f"{SELF!r} cannot be its own target")
     known = [n for n in list_backends(exclude_tags=()) if n != SELF]
     if name not in known:
         raise UnknownNameError("target", name, known)

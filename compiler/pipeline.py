@@ -20,7 +20,7 @@ from typing import Any
 from torch import fx
 
 from .dispatch import Choice, Leaf
-from .errors import UnknownNameError
+from .errors import FormwrightWarning, UnknownNameError
 from .facts import Facts
 from .graph import copy_graph
 from .instruments import Instrument
@@ -41,8 +41,12 @@ PASSES: tuple[Pass, ...] = (
 )
 
 
-class PassWarning(UserWarning):
-    """A pass of ours failed; the graph was compiled without it."""
+def check_names(options: Options) -> None:
+    """Raises UnknownNameError if a pass is to be disabled that there is not."""
+    known = {p.name for p in PASSES}
+    for name in options.disable:
+        if name not in known:
+            raise UnknownNameError("pass to disable", name, known)
 
 
 @dataclass(frozen=True)
@@ -62,11 +66,7 @@ class Pipeline:
         instruments: tuple[Instrument, ...] = (),
         passes: Sequence[Pass] = PASSES,
     ) -> Pipeline:
-        """The passes that `options` want. Raises UnknownNameError for an unknown disabled one."""
-        known = {p.name for p in (*PASSES, *passes)}
-        for name in options.disable:
-            if name not in known:
-                raise UnknownNameError("pass to disable", name, known)
+        """The passes that `options` want."""
         chosen = tuple(p for p in passes if p.wanted(options) and p.name not in options.disable)
         return cls(chosen, options, report, instruments)
 
@@ -138,14 +138,16 @@ class Pipeline:
                 getattr(instrument, moment)(*what)
             except Exception as error:
                 name = type(instrument).__name__
-                warnings.warn(f"formwright: {name} failed: {error}", PassWarning, stacklevel=2)
+                warnings.warn(
+                    f"formwright: {name} failed: {error}", FormwrightWarning, stacklevel=2
+                )
 
 
 def _failed(name: str, error: Exception) -> Outcome:
     row = describe(error, name)
     warnings.warn(
         f"formwright: pass {name!r} failed and was skipped; the model runs without. {row.reason}",
-        PassWarning,
+        FormwrightWarning,
         stacklevel=2,
     )
     return Outcome(declined=[row])

@@ -109,8 +109,11 @@ def refresh(model: torch.nn.Module) -> None:
     """Make compiled code forget what it prepared from the weights of `model`.
 
     Needed only after writes that nothing can notice: through `.data`, through numpy or from C++.
-    Moves the version counter of every parameter and buffer.
+    Moves the version counter of every parameter and buffer. Raises TypeError for anything else.
     """
+    given: Any = model
+    if not isinstance(given, torch.nn.Module):
+        raise TypeError(f"refresh takes a torch.nn.Module, not {type(given).__name__}")
     tensors = [t for t in (*model.parameters(), *model.buffers()) if not t.is_inference()]
     torch.autograd.graph.increment_version(tensors)
 

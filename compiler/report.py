@@ -6,6 +6,7 @@ later. It must not know how any pass works. `collect()` is how callers get one.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import threading
 import traceback
@@ -130,6 +131,19 @@ class Report:
             row.declined.extend(declined)
             row.ms += ms
 
+    @contextmanager
+    def dropped_on_error(self) -> Iterator[None]:
+        """What is recorded inside the block is taken back if the block raises."""
+        with self._lock:
+            before = copy.deepcopy((self.graph_hash, self.variants, self.passes))
+            prepared = self.prepared_bytes
+        try:
+            yield
+        except BaseException:
+            self.graph_hash, self.variants, self.passes = before
+            self.prepared_bytes = prepared
+            raise
+
     def start_graph(self) -> int:
         """Count one more graph; returns its number."""
         with self._lock:
@@ -142,11 +156,6 @@ class Report:
         with self._lock:
             digest = hashlib.sha256((self.graph_hash + text).encode()).hexdigest()
             self.graph_hash = digest[:16]
-
-    @property
-    def rewritten(self) -> int:
-        """Sites rewritten by all passes; captures and checks are not counted."""
-        return sum(p.rewritten for p in self.passes if p.name not in (CAPTURE, LOWER, VERIFY))
 
     def declines(self, code: Reason | None = None) -> list[Decline]:
         """All declined sites, or those with one reason."""

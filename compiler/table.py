@@ -31,10 +31,9 @@ def render(report: Report) -> str:
 def _summary(report: Report) -> Text:
     states = Counter(v.state for v in report.variants)
     variants = ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "none"
-    return Text(
-        f"{report.graphs} graph{'s' * (report.graphs != 1)} · {report.rewritten} sites rewritten · "
-        f"variants: {variants} · prepared weights: {report.prepared_bytes:,} bytes"
-    )
+    graphs = f"{report.graphs} graph{'s' * (report.graphs != 1)}"
+    prepared = f"{report.prepared_bytes:,} bytes"
+    return Text(f"{graphs} · variants: {variants} · prepared weights: {prepared}")
 
 
 def _passes(report: Report) -> Table:
@@ -60,7 +59,7 @@ def _declines(declined: list[tuple[str, Decline]]) -> Table:
         groups.setdefault((name, d.code.value, d.reason), []).append(d)
     for (name, code, reason), sites in groups.items():
         first = sites[0]
-        place = first.where or "(graph)"
+        place = first.where or ("(graph)" if first.op in ("graph", "") else "(root)")
         if first.source:
             place += f"\n{_tail(first.source)}"
         if len(sites) > 1:

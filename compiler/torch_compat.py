@@ -1,4 +1,4 @@
-"""Every name that the compiler takes from inside torch, in one file.
+"""Every private module and function of torch that the compiler uses, in one file.
 
 `tests/test_layers.py` holds the rest of the package to this. A new torch release is supported by
 reading this file against it. It must not hold any logic that is not about torch's internals.
@@ -33,7 +33,7 @@ from torch._ops import HigherOrderOperator, OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, statically_known_true, sym_eq
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import CheckpointPolicy
 
 __all__ = [
@@ -48,7 +48,6 @@ __all__ = [
     "LOG_USAGE",
     "OpOverload",
     "OptimizedModule",
-    "ShapeEnv",
     "compiled_options",
     "current_frame",
     "forget_constants",
@@ -73,7 +72,6 @@ __all__ = [
     "tracing_in",
     "tracing_mode",
     "tree_leaves",
-    "tree_map",
     "uncompiled",
 ]
 

@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from .capture import Captured
-from .errors import Declined
+from .errors import Declined, FormwrightWarning
 from .facts import Facts
 from .graph import copy_graph
 from .lower import Target
@@ -32,10 +32,6 @@ from .verify import UNCHECKED, Verified
 
 Executable = Callable[..., Any]
 Guards = list[Callable[..., bool]]
-
-
-class VariantWarning(UserWarning):
-    """The target failed on a variant, or the variant failed its check."""
 
 
 class Lowering:
@@ -76,7 +72,7 @@ class Lowering:
             reason = f"target {self._target.name!r} failed on it: {type(error).__name__}: {error}"
             warnings.warn(
                 f"formwright: variant {name!r} runs without code generation. {reason}",
-                VariantWarning,
+                FormwrightWarning,
                 stacklevel=2,
             )
             row = Decline("", name, "", Reason.TARGET_FAILED, reason)
@@ -139,7 +135,7 @@ class Lowering:
             warnings.warn(
                 f"formwright: variant {name!r} disagrees with the unrewritten graph and is not "
                 f"used: {difference}",
-                VariantWarning,
+                FormwrightWarning,
                 stacklevel=2,
             )
             row = Decline("", name, "", Reason.VERIFY_FAILED, difference)

@@ -30,7 +30,7 @@ def hoist_weights(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
     candidates = [n for n in derived if _is_site(n, derived, facts)]
     outcome.sites = len(candidates)
     if facts.records_gradients:
-        reason = "autograd differentiates it"
+        reason = "gradients are on, so autograd has to see it; run inference under torch.no_grad()"
         outcome.declined = [decline(n, Reason.TRAINING, reason) for n in candidates]
         return outcome
     chosen: list[fx.Node] = []

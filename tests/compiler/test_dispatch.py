@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from formwright.compiler import Options, Report
+from formwright.compiler import FormwrightWarning, Options, Reason, Report, collect
 from formwright.compiler.graph import aten, op_name
 from formwright.compiler.passes.contract import Outcome, Pass
 from formwright.compiler.passes.hoist_weights import hoist_weights
@@ -233,3 +233,27 @@ def test_a_derivation_that_fails_does_not_hold():
 
     torch.testing.assert_close(compiled(x, mask), model(x, mask))
     assert [v.name for v in report.variants] == ["all_ones", "general"]
+
+
+def test_a_target_that_fails_on_our_graph_only_is_reported_so():
+    """The rewritten graph is dropped, and with it what the report said of it."""
+    import torch._dynamo
+
+    def fails_on_fused(gm, example_inputs, **_):
+        if any("scaled_dot" in str(n.target) for n in gm.graph.nodes):
+            raise RuntimeError("cannot fuse")
+        return gm
+
+    def attention(q):
+        return torch.softmax(q @ q.transpose(-1, -2), -1) @ q
+
+    torch._dynamo.register_backend(fails_on_fused, name="fails_on_fused")
+    compiled = torch.compile(attention, backend="formwright", options={"target": "fails_on_fused"})
+    q = torch.randn(2, 2, 4, 4)
+    with collect() as report, pytest.warns(FormwrightWarning, match="cannot fuse"):
+        got = compiled(q)
+
+    torch.testing.assert_close(got, attention(q))
+    assert [d.code for d in report.declines()] == [Reason.TARGET_FAILED]
+    assert all(p.rewritten == 0 for p in report.passes)
+    assert report.variants == []

@@ -110,8 +110,9 @@ def test_disabled_passes_do_not_run(compile_eager):
     with collect() as report:
         compile_eager(lambda x: x + 1, disable=["fuse_attention", "hoist_weights"])(torch.ones(2))
 
-    names = [p.name for p in report.passes]
-    assert names == ["capture", "remove_dead_code", "remove_identities"]
+    names = {p.name for p in report.passes}
+    assert "remove_identities" in names
+    assert not names & {"fuse_attention", "hoist_weights"}
 
 
 def test_an_empty_report_prints():
@@ -136,7 +137,7 @@ BAD_CALLS = {
     "no such module": (["compile-report", "no_such_module:f"], "cannot import 'no_such_module'"),
     "no colon": (["compile-report", "json"], "not of the form module:factory"),
     "no such factory": (["compile-report", "json:dum"], "has no factory 'dum'; callables: "),
-    "not a model": (["compile-report", "builtins:dict"], "returned a dict, not a torch.nn.Module"),
+    "not a model": (["compile-report", "builtins:dict"], "returned dict, not a torch.nn.Module"),
     "an unknown option": (
         ["compile-report", "torch.nn:Identity", "--options", '{"attention ": 1}'],
         "unknown option",
@@ -144,6 +145,11 @@ BAD_CALLS = {
     "options that are not JSON": (
         ["compile-report", "torch.nn:Identity", "--options", "{"],
         "--options is not JSON",
+    ),
+    "a factory that fails": (["compile-report", "json:loads"], "json:loads failed: TypeError"),
+    "a model without inputs": (
+        ["compile-report", "torch.nn:Identity"],
+        "the model failed on the inputs of torch.nn:Identity: TypeError",
     ),
     "an unknown command": (["compile"], "unknown command 'compile'; known: compile-report"),
 }
