@@ -36,4 +36,4 @@ bench: $(READY) ## the benchmarks (minutes; not part of the tests); JSON goes to
 	$(BIN)/python benchmarks/overhead.py
 
 clean: ## remove the virtual environment and what the tools left
-	rm -rf $(VENV) .types .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) .types .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
