@@ -118,7 +118,7 @@ def compile_graph(
     lowering = Lowering(captured, lower, report, number, options.verify)
     dispatcher = Dispatcher(tree, lowering, captured.module)
     first = dispatcher.first
-    first.executable, first.guards = lowering.now(first.graph, first.name, inputs)
+    first.executable, first.guards = lowering.while_compiling(first.graph, first.name, inputs)
 
     report.record(CAPTURE, sites=1, rewritten=1, ms=ms)
     _publish(report)

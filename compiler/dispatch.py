@@ -69,7 +69,7 @@ class Dispatcher:
             else:
                 node, derived = node.holds, derived + values
         if node.executable is None:
-            self.prepare(node, (*inputs, *derived))
+            self._lower_once(node, (*inputs, *derived))
         assert node.executable is not None
         if node.guards and not all(holds(*inputs, *derived) for holds in node.guards):
             return self._fallback(*inputs)
@@ -83,7 +83,7 @@ class Dispatcher:
             node = node.holds
         return node
 
-    def prepare(self, leaf: Leaf, inputs: Sequence[Any]) -> None:
+    def _lower_once(self, leaf: Leaf, inputs: Sequence[Any]) -> None:
         """Lower a leaf, once, whoever comes first."""
         with self._lock:
             if leaf.executable is None:

@@ -1,7 +1,8 @@
 """What holds about a whole graph: mutation, aliasing, autocast, gradient mode, randomness.
 
 The dialect is not functional, so a pass asks here before it moves a read past a write, and before
-it takes two values to be apart. Facts are computed once for a graph and are void after an edit.
+it takes two values to be apart. Facts are computed once for a graph and are void after an edit,
+but for what `adopt` carries over.
 It must not know any pass.
 """
 
@@ -26,8 +27,8 @@ class Facts:
         self.order: dict[fx.Node, int] = {n: i for i, n in enumerate(graph.nodes)}
         self.inputs: list[fx.Node] = graph.find_nodes(op="placeholder")
         self.output: fx.Node = graph.output_node()
-        self._class = _alias_classes(self.order)
-        self._handed_out = {self._class[n] for n in self.output.all_input_nodes}
+        self._alias_class = _alias_classes(self.order)
+        self._handed_out = {self._alias_class[n] for n in self.output.all_input_nodes}
         self._autocast = autocast_regions(graph)
         self._gradient_mode = _gradient_modes(graph)
         # the nodes that write, each with the arguments it writes to
@@ -35,7 +36,7 @@ class Facts:
 
     def adopt(self, new: fx.Node, old: fx.Node) -> None:
         """`new` takes the place of `old`: what holds of the one holds of the other."""
-        tables: Any = (self.order, self._class, self._autocast, self._gradient_mode)
+        tables: Any = (self.order, self._alias_class, self._autocast, self._gradient_mode)
         for table in tables:
             table[new] = table[old]
 
@@ -44,7 +45,7 @@ class Facts:
     def may_alias(self, a: fx.Node, b: fx.Node) -> bool:
         """Whether two values may share memory. Two inputs may, since a caller can pass views of
         one tensor; weights share memory only if they do so while we compile."""
-        left, right = self._class[a], self._class[b]
+        left, right = self._alias_class[a], self._alias_class[b]
         if left is right:
             return True
         both_inputs = left.op == "placeholder" and right.op == "placeholder"
@@ -52,11 +53,11 @@ class Facts:
 
     def is_view_of_input(self, node: fx.Node) -> bool:
         """Whether the value is (a view of) an input's memory: free to compute, not ours to keep."""
-        return self._class[node].op == "placeholder"
+        return self._alias_class[node].op == "placeholder"
 
     def reaches_output(self, node: fx.Node) -> bool:
         """Whether the caller may get the memory of this value."""
-        return self._class[node] in self._handed_out
+        return self._alias_class[node] in self._handed_out
 
     # --- mutation -----------------------------------------------------------------------------
 

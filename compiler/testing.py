@@ -24,6 +24,7 @@ from .lower import target
 from .options import Options
 from .passes.contract import Outcome, Pass, RunPass
 from .passes.dead_code import remove_dead_code
+from .passes.subgraph import ancestors
 from .report import Reason, Report
 from .verify import compare
 
@@ -124,16 +125,7 @@ def compile_with(
 def _shape(graph: fx.Graph) -> str:
     """The graph as text, numbered from the output back, inputs by name: equal for two graphs that
     differ in the order of independent nodes only."""
-    order: dict[fx.Node, None] = {}
-
-    def visit(node: fx.Node) -> None:
-        if node not in order:
-            for source in node.all_input_nodes:
-                visit(source)
-            order[node] = None
-
-    visit(graph.output_node())
-    return to_text(graph, list(order))
+    return to_text(graph, ancestors(graph.output_node()))
 
 
 def _double(x: Any) -> Any:

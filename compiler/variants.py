@@ -46,7 +46,7 @@ class Lowering:
         self._number = number
         self._verify = verify
 
-    def now(
+    def while_compiling(
         self, graph: fx.GraphModule, name: str, inputs: Sequence[Any]
     ) -> tuple[Executable, Guards]:
         """Lower while Dynamo is compiling, on its inputs. Raises Declined if the target fails."""

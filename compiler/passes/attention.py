@@ -160,7 +160,7 @@ def _build(graph: fx.Graph, site: Site, facts: Facts) -> None:
         mask = _own_mask(graph, site, facts)
         args: tuple[Any, ...] = (mask,) if mask is not None or site.dropout else ()
         args = (*args, site.dropout) if site.dropout else args
-        key = emit(graph, aten.transpose.int, (site.key_t, -2, -1), like=out)
+        key = _key(graph, site, facts)
         sdpa = aten.scaled_dot_product_attention.default
         args = (site.query, key, site.value, *args)
         fused = emit(graph, sdpa, args, {"scale": site.scale}, like=out)
@@ -184,6 +184,16 @@ def _build(graph: fx.Graph, site: Site, facts: Facts) -> None:
     graph.erase_node(out)
     fused._rename(name)
     facts.adopt(fused, out)
+
+
+def _key(graph: fx.Graph, site: Site, facts: Facts) -> fx.Node:
+    """The keys [B,H,S,K]: what was transposed to make `key_t`, or `key_t` transposed back."""
+    key_t = site.key_t
+    if is_call(key_t, aten.transpose.int) and not facts.cuts_gradients(key_t):
+        source, axes = key_t.args[0], {a % 4 for a in key_t.args[1:] if isinstance(a, int)}
+        if isinstance(source, fx.Node) and axes == {2, 3}:
+            return source
+    return emit(graph, aten.transpose.int, (key_t, -2, -1), like=site.out)
 
 
 def _own_mask(graph: fx.Graph, site: Site, facts: Facts) -> fx.Node | None:

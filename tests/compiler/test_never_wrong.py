@@ -90,6 +90,12 @@ def scores_without_gradient(x, w):
     return F.softmax(s * 0.5, -1) @ (x * w)
 
 
+def keys_without_gradient(x, w):
+    with torch.no_grad():
+        k = x.transpose(-1, -2)
+    return F.softmax((x * w) @ k * 0.5, -1) @ x
+
+
 def inference_mode_inside(x, w):
     with torch.inference_mode():
         y = x * 2
@@ -114,6 +120,7 @@ def constants(x, w):
     [
         cut_by_a_view,
         scores_without_gradient,
+        keys_without_gradient,
         inference_mode_inside,
         kernels_chosen_inside,
         constants,

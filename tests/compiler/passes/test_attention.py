@@ -24,9 +24,7 @@ def padding(dtype=torch.float32):
 
 
 def sdpa(q, k, v, mask=None, scale=1.0):
-    return F.scaled_dot_product_attention(
-        q, k.transpose(-1, -2).transpose(-2, -1), v, mask, scale=scale
-    )
+    return F.scaled_dot_product_attention(q, k, v, mask, scale=scale)
 
 
 def test_plain():
