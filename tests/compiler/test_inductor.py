@@ -180,3 +180,28 @@ def test_options_and_mode_reach_inductor(monkeypatch):
 
     assert seen[0]["epilogue_fusion"] is False
     assert seen[1]["max_autotune"] is True
+
+
+def test_a_variant_compiled_late_trains():
+    """Masks that hide a row go to the variant made on need, after Dynamo has finished; it then
+    serves other sizes too."""
+
+    def attention(q, k, v, mask):
+        return F.softmax(q @ k.transpose(-1, -2) * 0.3 + mask, -1) @ v
+
+    compiled = torch.compile(attention, backend="formwright", dynamic=True)
+    with collect() as report:
+        for length, hidden in [(6, False), (6, True), (9, True), (9, False)]:
+            q, k, v = (torch.randn(2, 3, length, 8, requires_grad=True) for _ in range(3))
+            mask = torch.zeros(length, length)
+            mask[1] = -1e9 if hidden else 0.0
+            got, want = compiled(q, k, v, mask), attention(q, k, v, mask)
+            assert relative_error(got, want) < 1e-5
+            mine = torch.autograd.grad(got.square().sum(), (q, k, v))
+            theirs = torch.autograd.grad(want.square().sum(), (q, k, v))
+            torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
+
+    assert [(v.name, v.state) for v in report.variants] == [
+        ("rows visible", "compiled"),
+        ("general", "compiled"),
+    ]
