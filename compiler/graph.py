@@ -191,32 +191,33 @@ def replace(node: fx.Node, by: fx.Node) -> None:
 DATA_DEPENDENT = (torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output)
 
 
-def repropagate(changed: fx.Node) -> list[fx.Node]:
+def repropagate(changed: fx.Node) -> None:
     """Infer anew the values of everything behind `changed`, as far as layout or storage differ.
 
-    Returns the nodes whose layout is another one now. Raises what an operator raises where the
-    new layout does not suit it (`view`, say); then nothing has been renewed.
+    Raises what an operator raises where the new layout does not suit it (`view`, say); then
+    nothing has been renewed.
     """
+    for node, value in renewed_values(changed).items():
+        node.meta["val"] = value
+
+
+def renewed_values(changed: fx.Node) -> dict[fx.Node, Any]:
+    """What `repropagate` would give to which nodes, `changed` itself with the value it has."""
     regions = autocast_regions(changed.graph)
     renewed: dict[fx.Node, Any] = {changed: changed.meta["val"]}
-    stale, moved = {changed}, []
+    stale = {changed}
     node = changed.next
     while node.op != "root":
         sources = [n for n in node.all_input_nodes if n in stale]
         if sources and _has_inferable_value(node):
-            before = node.meta["val"]
             assert callable(node.target)
             after = infer(node.target, node.args, node.kwargs, regions[node], renewed)
             renewed[node] = after
-            if not _same_layouts(before, after):
-                moved.append(node)
-                stale.add(node)
-            elif _shares_storage(after, [renewed[n] for n in sources]):
+            moved = not same_layouts(node.meta["val"], after)
+            if moved or _shares_storage(after, [renewed[n] for n in sources]):
                 stale.add(node)
         node = node.next
-    for node, value in renewed.items():
-        node.meta["val"] = value
-    return moved
+    return renewed
 
 
 def _has_inferable_value(node: fx.Node) -> bool:
@@ -228,7 +229,8 @@ def _has_inferable_value(node: fx.Node) -> bool:
     return not any(tag in node.target.tags for tag in DATA_DEPENDENT)
 
 
-def _same_layouts(before: Any, after: Any) -> bool:
+def same_layouts(before: Any, after: Any) -> bool:
+    """`same_layout` of all tensors in two values that may be lists."""
     old, new = ([v for v in tree_leaves(x) if isinstance(v, torch.Tensor)] for x in (before, after))
     return len(old) == len(new) and all(map(same_layout, old, new))
 

@@ -15,6 +15,7 @@ name. Next: `attention_site.py` reads a site, `_veto` says why not, `_build` wri
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -22,7 +23,16 @@ from torch import fx
 
 from ..errors import Declined
 from ..facts import Facts
-from ..graph import aten, decline, emit, is_call, repropagate, same_layout, same_size
+from ..graph import (
+    aten,
+    decline,
+    emit,
+    is_call,
+    renewed_values,
+    same_layout,
+    same_layouts,
+    same_size,
+)
 from ..options import Options
 from ..report import Reason
 from ..torch_compat import HigherOrderOperator
@@ -54,6 +64,7 @@ def fuse_attention_by_call(graph: fx.Graph, facts: Facts, options: Options) -> O
 def _fuse(graph: fx.Graph, facts: Facts, masks: dict[fx.Node, None] | None) -> Outcome:
     """Masks that are to be looked at in each call go to `masks`; None: there is no such look."""
     outcome = Outcome()
+    is_unproven = functools.cache(functools.partial(_is_unproven, facts=facts))  # once, not a layer
     for softmax in [n for n in graph.nodes if is_call(n, *SOFTMAX)]:
         if not is_site(softmax):
             continue
@@ -61,8 +72,8 @@ def _fuse(graph: fx.Graph, facts: Facts, masks: dict[fx.Node, None] | None) -> O
         try:
             site = read_site(softmax, facts)
             _veto(site, facts)
-            unproven = _unproven_mask(site, facts)
-            if unproven is not None and not (masks is not None and can_be_derived(unproven, facts)):
+            unproven = site.mask if site.mask is not None and is_unproven(site.mask) else None
+            if unproven is not None and (masks is None or not can_be_derived(unproven, facts)):
                 raise Declined(Reason.MASK_NOT_PROVEN, UNPROVEN)
             _build(graph, site, facts)
             outcome.rewritten += 1
@@ -79,17 +90,16 @@ UNPROVEN = (
 )
 
 
-def _unproven_mask(site: Site, facts: Facts) -> fx.Node | None:
-    """The mask, unless the law holds for it in every call.
+def _is_unproven(mask: fx.Node, facts: Facts) -> bool:
+    """Whether the law may fail in some call because of this mask.
 
     A query that sees no key gives the mean of all values where its mask is finite; the fused
     backward does not reproduce the gradient of that (it recomputes exp(score - logsumexp) from
     numbers as large as the fill).
     """
-    mask = site.mask
-    if mask is None or (is_finite(mask, facts) and not facts.records_gradients):
-        return None
-    return None if is_visible_constant(mask, facts) else mask
+    if is_finite(mask, facts) and not facts.records_gradients:
+        return False
+    return not is_visible_constant(mask, facts)
 
 
 # --- veto ---------------------------------------------------------------------------------------
@@ -164,6 +174,7 @@ def _build(graph: fx.Graph, site: Site, facts: Facts) -> None:
         sdpa = aten.scaled_dot_product_attention.default
         args = (site.query, key, site.value, *args)
         fused = emit(graph, sdpa, args, {"scale": site.scale}, like=out)
+        facts.adopt(fused, out)
     except Exception as error:  # sizes that only the run knows, say
         reason = f"the fused call cannot be inferred: {type(error).__name__}: {error}"
         raise Declined(Reason.SHAPES, reason.splitlines()[0]) from error
@@ -175,15 +186,15 @@ def _build(graph: fx.Graph, site: Site, facts: Facts) -> None:
     # The fused call saves its result for the backward pass, as the product did not: what the
     # caller gets must not be that.
     saved = facts.records_gradients and facts.reaches_output(out)
-    if saved or (not same_layout(before, after) and _layout_is_seen(fused, facts, out)):
+    if saved or not _hand_on(fused, before, facts):
         contiguous = {"memory_format": torch.contiguous_format}
         copy = emit(graph, aten.clone.default, (fused,), contiguous, like=out)
         copy.meta["val"] = before  # so all that is known of the readers stays true
+        facts.adopt(copy, out)
         fused.replace_all_uses_with(copy, delete_user_cb=lambda user: user is not copy)
         fused = copy
     graph.erase_node(out)
     fused._rename(name)
-    facts.adopt(fused, out)
 
 
 def _key(graph: fx.Graph, site: Site, facts: Facts) -> fx.Node:
@@ -193,7 +204,9 @@ def _key(graph: fx.Graph, site: Site, facts: Facts) -> fx.Node:
         source, axes = key_t.args[0], {a % 4 for a in key_t.args[1:] if isinstance(a, int)}
         if isinstance(source, fx.Node) and axes == {2, 3}:
             return source
-    return emit(graph, aten.transpose.int, (key_t, -2, -1), like=site.out)
+    key = emit(graph, aten.transpose.int, (key_t, -2, -1), like=site.out)
+    facts.adopt(key, key_t)
+    return key
 
 
 def _own_mask(graph: fx.Graph, site: Site, facts: Facts) -> fx.Node | None:
@@ -204,18 +217,29 @@ def _own_mask(graph: fx.Graph, site: Site, facts: Facts) -> fx.Node | None:
         return mask
     if not (facts.is_view_of_input(mask) or facts.reaches_output(mask)):
         return mask
-    return emit(graph, aten.clone.default, (mask,), like=site.out)
+    copy = emit(graph, aten.clone.default, (mask,), like=site.out)
+    facts.adopt(copy, site.out)
+    return copy
 
 
-def _layout_is_seen(fused: fx.Node, facts: Facts, out: fx.Node) -> bool:
-    """Whether anything can tell that the fused call lays its result out as the queries are, where
-    the product was contiguous: a reader that needs the strides, a write through what is a view in
-    one layout and a copy in the other, or the caller."""
+def _hand_on(fused: fx.Node, before: torch.Tensor, facts: Facts) -> bool:
+    """Let the readers see the fused call as it lays its result out: as the queries are, where the
+    product was contiguous. False, and nothing changed, if anything could tell: a reader that needs
+    the strides, a write through what is a view in one layout and a copy in the other, the caller.
+    """
+    if same_layout(before, value_of(fused)):
+        fused.meta["val"] = before  # so all that is known of the readers stays true
+        return True
     try:
-        moved = repropagate(fused)
+        renewed = renewed_values(fused)
     except Exception:  # `view` on strides that do not merge, or what cannot be inferred
-        return True
-    readers = [user.target for node in (fused, *moved) for user in node.users]
+        return False
+    moved = [n for n, v in renewed.items() if n is fused or not same_layouts(n.meta["val"], v)]
+    readers = [user.target for node in moved for user in node.users]
     if any(r in READS_STRIDES or isinstance(r, HigherOrderOperator) for r in readers):
-        return True
-    return any(facts.is_written(node) or facts.reaches_output(node) for node in (out, *moved))
+        return False
+    if any(facts.is_written(node) or facts.reaches_output(node) for node in moved):
+        return False
+    for node, value in renewed.items():
+        node.meta["val"] = value
+    return True

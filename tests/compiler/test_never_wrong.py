@@ -78,6 +78,23 @@ def test_readers_of_an_attention(name, train, compile_eager):
     assert not FAILURES & {d.code for d in report.declines()}
 
 
+def test_a_mask_from_an_earlier_attention(compile_eager):
+    """The second site reads, as its mask, what the first left behind with a copy of its result."""
+
+    def function(q, k, v):
+        first = attend(q, k, v)
+        changed = first.flatten(0, 1).add_(1)
+        return attend(q, k, v, first.sum(-1)[:, :, None, :]).sum(-1), changed.sum(-1)
+
+    _, inputs = heads(grad=False)
+    with collect() as report:
+        got, want = compile_eager(function)(*inputs), function(*inputs)
+
+    torch.testing.assert_close(got, want)
+    assert not FAILURES & {d.code for d in report.declines()}
+    assert report.row("fuse_attention").rewritten == 1
+
+
 def cut_by_a_view(x, w):
     with torch.no_grad():
         y = x.view(x.shape)

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from formwright.compiler import Reason
+from formwright.compiler.graph import fake, infer, op_name
 from formwright.compiler.passes.attention import fuse_attention
 from formwright.compiler.testing import assert_rewrites, capture_call, run_pass
 
@@ -146,3 +147,28 @@ def test_dynamic_shapes():
     assert captured.dynamic
     assert [d.code for d in outcome.declined] == [Reason.SCALE_NOT_CONSTANT]  # sqrt of a symbol
     torch.testing.assert_close(captured.module(*real)[0], want)
+
+
+@pytest.mark.parametrize("reader", ["handed out", "read only", "viewed"])
+def test_what_is_known_of_the_readers_stays_true(reader):
+    """After the pass each value in the graph is what inferring it anew would give: a view still
+    shares its storage with what it is a view of."""
+
+    def before(q, k, v):
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        out = F.softmax(q @ k.transpose(-1, -2), dim=-1) @ v
+        if reader == "viewed":
+            return out.view(B, H * L, K) * 2
+        return out.transpose(1, 2) if reader == "handed out" else out.transpose(1, 2) * 2
+
+    captured, _ = capture_call(before, *(torch.randn(B, L, H, K) for _ in range(3)))
+    assert run_pass(fuse_attention, captured.module).rewritten == 1
+    views = [n for n in captured.module.graph.nodes if op_name(n).split(".")[0] in VIEWS]
+    for node in views:
+        value, source = fake(node), fake(node.args[0])
+        assert value.untyped_storage()._cdata == source.untyped_storage()._cdata
+        again = infer(node.target, node.args, node.kwargs, ())
+        assert value.stride() == again.stride()
+
+
+VIEWS = ("transpose", "view")
