@@ -57,7 +57,7 @@ def target(name: str, options: Mapping[str, Any], mode: str | None = None) -> Ta
     if name not in known:
         raise UnknownNameError("target", name, known)
     if name == "inductor":
-        names = set(inductor_option_names())
+        names = set(inductor_option_names()) if options else set()
         for option in options:
             if str(option).replace("-", "_") not in names:
                 raise _unknown_inductor_option(option, names)

@@ -28,6 +28,8 @@ import torch
 from torch import fx
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
+from .passes.subgraph import picker
+
 _version = operator.attrgetter("_version")
 _address = torch.Tensor.data_ptr
 
@@ -70,9 +72,7 @@ class PreparedWeights:
 
     def __init__(self, compute: fx.GraphModule, positions: Sequence[int]) -> None:
         self._compute = compute
-        pick: Any = operator.itemgetter(*positions)
-        # itemgetter gives one item bare, and several as a tuple
-        self._pick = pick if len(positions) > 1 else lambda inputs: (pick(inputs),)
+        self._pick = picker(positions)
         self._snapshots: dict[tuple[int, ...], _Snapshot] = {}
         self._lock = threading.Lock()
         _watch_fused_optimisers()

@@ -6,14 +6,13 @@ later. It must not know how any pass works. `collect()` is how callers get one.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -135,13 +134,13 @@ class Report:
     def dropped_on_error(self) -> Iterator[None]:
         """What is recorded inside the block is taken back if the block raises."""
         with self._lock:
-            before = copy.deepcopy((self.graph_hash, self.variants, self.passes))
-            prepared = self.prepared_bytes
+            rows = [replace(p, declined=list(p.declined)) for p in self.passes]
+            before = (self.graph_hash, self.prepared_bytes, list(self.variants), rows)
         try:
             yield
         except BaseException:
-            self.graph_hash, self.variants, self.passes = before
-            self.prepared_bytes = prepared
+            with self._lock:
+                self.graph_hash, self.prepared_bytes, self.variants, self.passes = before
             raise
 
     def start_graph(self) -> int:

@@ -6,6 +6,7 @@ It must not know the passes. `dispatch.py` decides which variant runs; `lower.py
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,7 +29,7 @@ from .torch_compat import (
     tracing_in,
     tracing_mode,
 )
-from .verify import UNCHECKED, Verified
+from .verify import Verified
 
 Executable = Callable[..., Any]
 Guards = list[Callable[..., bool]]
@@ -57,8 +58,7 @@ class Lowering:
         except CONTROL_FLOW:
             raise
         except Exception as error:
-            reason = f"target {self._target.name!r} failed on it: {type(error).__name__}: {error}"
-            raise Declined(Reason.TARGET_FAILED, reason) from error
+            raise Declined(Reason.TARGET_FAILED, self._failure(error)) from error
         self._record(name, self._target.makes)
         return self._checked(run, name), []
 
@@ -69,14 +69,13 @@ class Lowering:
         try:
             run, guards = self._lower_late(graph, inputs)
         except Exception as error:
-            reason = f"target {self._target.name!r} failed on it: {type(error).__name__}: {error}"
+            reason = self._failure(error)
             warnings.warn(
                 f"formwright: variant {name!r} runs without code generation. {reason}",
                 FormwrightWarning,
                 stacklevel=2,
             )
-            row = Decline("", name, "", Reason.TARGET_FAILED, reason)
-            self._report.record(LOWER, sites=1, declined=(row,))
+            self._decline(LOWER, name, Reason.TARGET_FAILED, reason)
             self._record(name, "eager")
             return graph, []
         self._record(name, self._target.makes)
@@ -110,38 +109,38 @@ class Lowering:
         keep_dynamo_identity(self._captured.module, module)
         return module
 
+    def _failure(self, error: Exception) -> str:
+        return f"target {self._target.name!r} failed on it: {type(error).__name__}: {error}"
+
     def _record(self, name: str, state: str) -> None:
         self._report.variants.append(VariantReport(self._number, name, state))
+
+    def _decline(self, row: str, name: str, code: Reason, reason: str) -> None:
+        """A variant that was not compiled, or not checked, or found wrong."""
+        self._report.record(row, sites=1, declined=(Decline("", name, "", code, reason),))
 
     def _checked(self, run: Executable, name: str) -> Executable:
         if not self._verify:
             return run
         if Facts(self._captured.module.graph).is_random:
             reason = "it draws random numbers, which no rewrite has to draw alike"
-            row = Decline("", name, "", Reason.RANDOM, reason)
-            self._report.record(VERIFY, sites=1, declined=(row,))
+            self._decline(VERIFY, name, Reason.RANDOM, reason)
             return run
-        return Verified(run, self._captured.module, len(self._captured.fakes), self._teller(name))
+        tell = functools.partial(self._verified, name)
+        return Verified(run, self._captured.module, len(self._captured.fakes), tell)
 
-    def _teller(self, name: str) -> Callable[[str | None], None]:
-        def tell(difference: str | None) -> None:
-            if difference is None:
-                self._report.record(VERIFY, sites=1, rewritten=1)
-                return
-            if difference.startswith(UNCHECKED):
-                row = Decline("", name, "", Reason.NOT_COMPARABLE, difference)
-                self._report.record(VERIFY, sites=1, declined=(row,))
-                return
+    def _verified(self, name: str, code: Reason | None, reason: str) -> None:
+        if code is None:
+            self._report.record(VERIFY, sites=1, rewritten=1)
+            return
+        if code is Reason.VERIFY_FAILED:
             warnings.warn(
                 f"formwright: variant {name!r} disagrees with the unrewritten graph and is not "
-                f"used: {difference}",
+                f"used: {reason}",
                 FormwrightWarning,
                 stacklevel=2,
             )
-            row = Decline("", name, "", Reason.VERIFY_FAILED, difference)
-            self._report.record(VERIFY, sites=1, declined=(row,))
-
-        return tell
+        self._decline(VERIFY, name, code, reason)
 
 
 def _clean(value: Any, mode: FakeTensorMode) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from .report import Reason
 from .torch_compat import saved_tensor_hooks_hidden
 
 # Largest difference that rounding explains, relative to the largest magnitude of the reference.
@@ -24,13 +25,10 @@ BOUNDS = {
 }
 
 
-UNCHECKED = "it could not be checked"
-
-
 class Verified:
     """Runs `run`, once its first call has agreed with `reference` on the first `count` inputs.
 
-    `tell` is called with None where both agree, or else with what differs.
+    `tell` is called once: with None where both agree, or with the reason why not and the details.
     """
 
     def __init__(
@@ -38,7 +36,7 @@ class Verified:
         run: Callable[..., Any],
         reference: Callable[..., Any],
         count: int,
-        tell: Callable[[str | None], None],
+        tell: Callable[[Reason | None, str], None],
     ) -> None:
         self._run = run
         self._reference = reference
@@ -59,12 +57,12 @@ class Verified:
     def _check(self, inputs: Sequence[Any]) -> None:
         try:
             difference = compare(self._run, self._reference, inputs, self._count)
-        except Exception as error:  # the run itself says what is wrong, if it is not the check
+        except Exception as error:  # if the inputs are at fault, the call itself will say so
             self._agrees = True
-            self._tell(f"{UNCHECKED}: {type(error).__name__}: {error}")
+            self._tell(Reason.NOT_COMPARABLE, f"{type(error).__name__}: {error}")
             return
         self._agrees = difference is None
-        self._tell(difference)
+        self._tell(None if self._agrees else Reason.VERIFY_FAILED, difference or "")
 
 
 def compare(

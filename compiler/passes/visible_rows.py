@@ -6,7 +6,6 @@ It must not know how attention is rewritten.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import fx
 
 from ..facts import Facts
 from ..graph import aten
-from .subgraph import ancestors, extract, fold_constants, runs_ahead
+from .subgraph import ancestors, extract, fold_constants, picker, runs_ahead
 
 # A row of the mask whose largest value is farther from zero than this counts as hidden: the fused
 # backward loses about |value| * 2**-24 of each probability in float32.
@@ -46,8 +45,7 @@ class VisibleRows:
         with torch.no_grad():
             fold_constants(masks)
         self._masks = masks
-        pick: Any = operator.itemgetter(*positions)
-        self._pick = pick if len(positions) > 1 else lambda inputs: (pick(inputs),)
+        self._pick = picker(positions)
 
     def derive(self, inputs: Sequence[Any]) -> tuple[torch.Tensor, ...] | None:
         """No values: `()` where the fact holds, None where it does not."""
