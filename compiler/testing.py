@@ -28,6 +28,9 @@ from .passes.subgraph import ancestors
 from .report import Reason, Report
 from .verify import compare
 
+# What a report must never say of a program that we took, however strange the program.
+FAILURES = frozenset({Reason.INTERNAL_ERROR, Reason.TARGET_FAILED, Reason.VERIFY_FAILED})
+
 
 def capture_call(
     function: Callable[..., Any], *inputs: Any, target_name: str = "inductor", **keywords: Any

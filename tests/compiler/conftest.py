@@ -5,6 +5,15 @@ import torch
 import transformers
 
 ATTENTION = {"attn_implementation": "eager"}
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    **ATTENTION,
+}
+TINY_TEXT = {"vocab_size": 90, "max_position_embeddings": 40, **TINY}
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 def _ids(b=3, t=12, vocab=90):
@@ -19,17 +28,7 @@ def _ragged(b=3, t=12, left=False):
 
 
 def bert():
-    config = transformers.BertConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=48,
-        vocab_size=90,
-        max_position_embeddings=40,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        **ATTENTION,
-    )
+    config = transformers.BertConfig(**TINY_TEXT, **NO_DROPOUT)
     model = transformers.BertModel(config, add_pooling_layer=False)
     return model, (_ids(),), {"attention_mask": _ragged()}
 
@@ -53,32 +52,12 @@ def gpt2():
 
 
 def llama():
-    config = transformers.LlamaConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=48,
-        vocab_size=90,
-        max_position_embeddings=40,
-        use_cache=False,
-        **ATTENTION,
-    )
+    config = transformers.LlamaConfig(**TINY_TEXT, num_key_value_heads=2, use_cache=False)
     return transformers.LlamaModel(config), (_ids(),), {"attention_mask": _ragged()}
 
 
 def vit():
-    config = transformers.ViTConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=48,
-        image_size=16,
-        patch_size=4,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        **ATTENTION,
-    )
+    config = transformers.ViTConfig(**TINY, **NO_DROPOUT, image_size=16, patch_size=4)
     model = transformers.ViTModel(config, add_pooling_layer=False)
     return model, (torch.randn(3, 3, 16, 16),), {}
 

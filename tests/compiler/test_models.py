@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 
 from formwright.compiler import collect
 
@@ -150,20 +151,9 @@ def test_gpt2_with_a_cache_equals_eager(compile_eager, zoo):
 
 @pytest.mark.parametrize("cache", ["dynamic", "static"])
 def test_generate_gives_the_same_tokens(cache, zoo, compile_eager):
-    import transformers
-
-    _, (ids,), kwargs = zoo["llama"]()
-    config = transformers.LlamaConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=48,
-        vocab_size=90,
-        max_position_embeddings=40,
-        attn_implementation="eager",
-    )
-    model = transformers.LlamaForCausalLM(config).eval()
+    base, (ids,), kwargs = zoo["llama"]()
+    base.config.use_cache = True
+    model = transformers.LlamaForCausalLM(base.config).eval()
     arguments = {
         "attention_mask": kwargs["attention_mask"].flip(1),
         "max_new_tokens": 5,

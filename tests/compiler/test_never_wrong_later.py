@@ -7,10 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from formwright.compiler import OptionError, Reason, collect, explain, transform
+from formwright.compiler import OptionError, collect, explain, transform
 from formwright.compiler.explain import explain_with
-
-FAILURES = {Reason.INTERNAL_ERROR, Reason.TARGET_FAILED, Reason.VERIFY_FAILED}
+from formwright.compiler.testing import FAILURES
 
 
 def attend(q, k, v, mask=None):

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from formwright.compiler import Options, Reason, Report
+from formwright.compiler import Options, Report
 from formwright.compiler.pipeline import PASSES
-from formwright.compiler.testing import compile_with
+from formwright.compiler.testing import FAILURES, compile_with
 
-FAILURES = {Reason.INTERNAL_ERROR, Reason.TARGET_FAILED, Reason.VERIFY_FAILED}
 SETTINGS = settings(max_examples=40, deadline=None, derandomize=True)
 
 # One step each: from a [4, 6] tensor to a [4, 6] tensor, or back and forth through other shapes.
