@@ -14,8 +14,9 @@ know torch.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
+
+from ..errors import FormwrightError, unknown
 
 if TYPE_CHECKING:
     from .report import Reason
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
 
 class FormwrightWarning(UserWarning):
     """Something of ours failed and was left out; the model runs. The report has the reason."""
-
-
-class FormwrightError(Exception):
-    """Whatever this package raises on purpose."""
 
 
 class OptionError(FormwrightError, ValueError):
@@ -37,10 +34,7 @@ class UnknownNameError(OptionError):
     """A name that is not known. Says what was given, what is known and the nearest guess."""
 
     def __init__(self, kind: str, given: object, known: Iterable[str]) -> None:
-        names = sorted(known)
-        guess = get_close_matches(str(given), names, n=1)
-        hint = f". Did you mean {guess[0]!r}?" if guess else ""
-        super().__init__(f"unknown {kind} {given!r}; known: {', '.join(names)}{hint}")
+        super().__init__(unknown(kind, given, known))
 
 
 class FactoryError(FormwrightError):

@@ -1,9 +1,70 @@
-"""The architecture search: spaces, blocks and the search loop (not built yet).
+"""The architecture search: a space of architectures, evaluated by real training and by latency on
+the graph that our compiler rewrote, explored by an Optuna sampler, here or on Ray.
 
-It may import `formwright.compiler`; it must not know the service, gRPC or SQLAlchemy.
+It may import `formwright.compiler` (only `evaluate/latency.py` does); it must not know the service,
+gRPC or SQLAlchemy. Everything is loaded on first use (PEP 562), so that specs need no torch.
+The flow: `search_spec.py` -> `run/loop.py` -> `propose/` -> `evaluate/` -> `run/log.py` ->
+`front.py`.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if __name__ != "formwright.search":
     raise ImportError("import formwright.search, not search")
 
-__all__: list[str] = []
+if TYPE_CHECKING:
+    from .errors import EvaluationError as EvaluationError
+    from .errors import Fenced as Fenced
+    from .errors import PoolError as PoolError
+    from .errors import SearchError as SearchError
+    from .errors import SpecError as SpecError
+    from .errors import UnknownNameError as UnknownNameError
+    from .objective import METRICS as METRICS
+    from .objective import Direction as Direction
+    from .objective import Measurement as Measurement
+    from .objective import Metric as Metric
+    from .run.log import MemoryLog as MemoryLog
+    from .run.log import TrialLog as TrialLog
+    from .search_spec import SearchSpec as SearchSpec
+    from .spec import ArchSpec as ArchSpec
+    from .spec import BlockSpec as BlockSpec
+    from .spec import LayerSpec as LayerSpec
+    from .trial import Trial as Trial
+    from .trial import TrialState as TrialState
+
+# name -> the module that owns it
+_LAZY = {
+    "SearchSpec": ".search_spec",
+    "ArchSpec": ".spec",
+    "LayerSpec": ".spec",
+    "BlockSpec": ".spec",
+    "Trial": ".trial",
+    "TrialState": ".trial",
+    "Metric": ".objective",
+    "METRICS": ".objective",
+    "Direction": ".objective",
+    "Measurement": ".objective",
+    "TrialLog": ".run.log",
+    "MemoryLog": ".run.log",
+    "SearchError": ".errors",
+    "SpecError": ".errors",
+    "UnknownNameError": ".errors",
+    "EvaluationError": ".errors",
+    "PoolError": ".errors",
+    "Fenced": ".errors",
+}
+
+__all__ = list(_LAZY)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

@@ -1,0 +1,20 @@
+"""The samplers: who proposes the next candidate. To add one: a file here, and a row below; from
+outside, an entry point of the group `formwright.samplers`."""
+
+from __future__ import annotations
+
+from ..registry import Registry
+from .proposer import Proposer, Sampler
+
+SAMPLERS = Registry(
+    "sampler",
+    "formwright.samplers",
+    Sampler,
+    {
+        "random": ".propose.random:SAMPLER",
+        "tpe": ".propose.optuna:TPE",
+        "nsga2": ".propose.optuna:NSGA2",
+    },
+)
+
+__all__ = ["SAMPLERS", "Sampler", "Proposer"]

@@ -1,0 +1,59 @@
+"""The MetaFormer space: one residual form, any token mixer in each layer.
+
+"MetaFormer is Actually What You Need for Vision" (Yu et al., 2022): what carries a Transformer is
+`x + mixer(norm(x))`, `x + mlp(norm(x))`; the mixer is a choice. Here each layer chooses for itself.
+Genes of layers beyond the depth are inactive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+from ..spec import ArchSpec, BlockSpec, LayerSpec, Scalar
+from .space import OneOf, Signature, Space
+
+DEEPEST = 4
+
+MIXERS = {
+    "attention": BlockSpec.of("attention", heads=4),
+    "pool": BlockSpec.of("pool", size=3),
+    "conv": BlockSpec.of("conv", size=3),
+    "mamba2": BlockSpec.of("mamba2", expand=2, head_width=16, state=16, conv=4, chunk=16),
+}
+
+
+def decode(genes: Mapping[str, Scalar], signature: Signature) -> ArchSpec:
+    """The architecture that the genes mean for images of this signature."""
+    layers = tuple(
+        LayerSpec(
+            mixer=MIXERS[str(genes[f"mixer{at}"])],
+            channel=BlockSpec.of("mlp", ratio=genes[f"ratio{at}"]),
+            norm=str(genes["norm"]),
+        )
+        for at in range(cast(int, genes["depth"]))
+    )
+    patch, width = cast(int, genes["patch"]), cast(int, genes["width"])
+    return ArchSpec(signature.image, signature.classes, patch, width, layers)
+
+
+def inactive(genes: Mapping[str, Scalar]) -> Iterable[str]:
+    """The genes of layers that are not there."""
+    for at in range(cast(int, genes["depth"]), DEEPEST):
+        yield f"mixer{at}"
+        yield f"ratio{at}"
+
+
+SPACE = Space(
+    name="metaformer",
+    genes=(
+        OneOf("patch", (1, 2)),
+        OneOf("width", (16, 32, 48, 64)),
+        OneOf("norm", ("layer", "rms")),
+        OneOf("depth", tuple(range(1, DEEPEST + 1))),
+        *(OneOf(f"mixer{at}", tuple(MIXERS)) for at in range(DEEPEST)),
+        *(OneOf(f"ratio{at}", (1, 2, 4)) for at in range(DEEPEST)),
+    ),
+    decode=decode,
+    inactive=inactive,
+)

@@ -1,0 +1,72 @@
+"""`Space`: a fixed number of genes, and what architecture a choice of them means.
+
+The genome has a fixed length, so that every sampler can search it jointly; genes that mean nothing
+for some choice are set to their first value before anybody compares. It must not know how genes
+are proposed. Next: `metaformer.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from ..errors import SpecError
+from ..spec import ArchSpec, Scalar
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """A gene: one of `choices`, in an order that a sampler may use."""
+
+    name: str
+    choices: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a task asks of an architecture: images `(channels, height, width)`, and classes."""
+
+    image: tuple[int, int, int]
+    classes: int
+
+
+def _none(_: Mapping[str, Scalar]) -> Iterable[str]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Space:
+    """`decode(genes, signature)` is the architecture; `inactive(genes)` names the genes that do
+    not matter beside these."""
+
+    name: str
+    genes: tuple[OneOf, ...]
+    decode: Callable[[Mapping[str, Scalar], Signature], ArchSpec]
+    inactive: Callable[[Mapping[str, Scalar]], Iterable[str]] = _none
+
+    def size(self) -> int:
+        """How many choices of genes there are, those that mean the same counted apart."""
+        return math.prod(len(gene.choices) for gene in self.genes)
+
+    def sample(self, rng: random.Random) -> dict[str, Scalar]:
+        """Genes drawn uniformly, in canonical form."""
+        return self.canonical({gene.name: rng.choice(gene.choices) for gene in self.genes})
+
+    def canonical(self, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """The same architecture with every inactive gene at its first choice. Raises SpecError if
+        a gene is missing, not known, or has a value that it does not take."""
+        known = {gene.name: gene for gene in self.genes}
+        if set(params) != set(known):
+            differing = ", ".join(sorted(set(params) ^ set(known)))
+            raise SpecError(f"not exactly the genes of {self.name}: {differing}", "params")
+        for name, value in params.items():
+            if value not in known[name].choices:
+                choices = ", ".join(map(repr, known[name].choices))
+                raise SpecError(f"{value!r} is not one of {choices}", f"params.{name}")
+        asleep = set(self.inactive(params))
+        return {
+            name: known[name].choices[0] if name in asleep else value
+            for name, value in params.items()
+        }

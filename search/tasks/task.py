@@ -1,0 +1,34 @@
+"""`Task`: data that candidates are trained and judged on.
+
+It must not know any architecture; importing it must not import torch (`load` does, in the
+worker). Next: `digits.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..space.space import Signature
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Split:
+    """`images` [N, channels, height, width], fp32; `labels` [N], int64, from 0."""
+
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Task:
+    """A classification task. `load()` returns the splits `train`, `validation` (selection looks at
+    this one) and `test` (nothing in a search looks at it), the same in every process."""
+
+    name: str
+    signature: Signature
+    load: Callable[[], Mapping[str, Split]]

@@ -1,0 +1,54 @@
+"""What can go wrong, for users of the service: the same exceptions in the server and the client.
+
+    FormwrightError
+    └── ServiceError
+        ├── InvalidRequest       what was asked makes no sense; `field` says where
+        ├── NotFound             no such search or architecture
+        ├── AlreadyExists        the request id was used for something else
+        ├── NotAllowed           the search is in a state that does not permit it
+        ├── Unavailable          the server cannot be reached
+        ├── InternalError        the server failed; its log has the rest under the id shown
+        └── SetupError           the server cannot start: port, database, or its version
+
+It must not know grpc: `servicer.py` holds the table that maps these to status codes.
+"""
+
+from __future__ import annotations
+
+from ..errors import FormwrightError
+
+
+class ServiceError(FormwrightError):
+    """Whatever the service raises on purpose."""
+
+
+class InvalidRequest(ServiceError, ValueError):
+    """What was asked makes no sense. `field` is the path of what is wrong, if one is."""
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class NotFound(ServiceError, LookupError):
+    """No such search or architecture."""
+
+
+class AlreadyExists(ServiceError):
+    """The request id was used before, for something else."""
+
+
+class NotAllowed(ServiceError):
+    """The search is in a state that does not permit it."""
+
+
+class Unavailable(ServiceError, ConnectionError):
+    """The server cannot be reached."""
+
+
+class InternalError(ServiceError):
+    """The server failed. Its log has the reason."""
+
+
+class SetupError(ServiceError):
+    """The server cannot start here: the port, the database, or the version of the database."""
