@@ -16,6 +16,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "compile_report",
         "what the compiler does to a model, and why it leaves the rest",
     ),
+    "serve": ("formwright.service.cli", "serve", "serve searches: gRPC, a database, Ray workers"),
+    "submit": ("formwright.service.cli", "submit", "submit a search to a server"),
+    "watch": ("formwright.service.cli", "watch", "show a search until it has ended"),
+    "best": ("formwright.service.cli", "best", "the best architectures that were found"),
+    "trials": ("formwright.service.cli", "trials", "every trial of a search"),
+    "cancel": ("formwright.service.cli", "cancel", "end a search"),
 }
 
 

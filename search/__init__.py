@@ -16,18 +16,27 @@ if __name__ != "formwright.search":
     raise ImportError("import formwright.search, not search")
 
 if TYPE_CHECKING:
+    from .build import build as build
     from .errors import EvaluationError as EvaluationError
     from .errors import Fenced as Fenced
     from .errors import PoolError as PoolError
     from .errors import SearchError as SearchError
     from .errors import SpecError as SpecError
     from .errors import UnknownNameError as UnknownNameError
+    from .front import dominates as dominates
+    from .front import pareto as pareto
+    from .front import same_machine as same_machine
+    from .local import make_pool as make_pool
+    from .local import run_search as run_search
     from .objective import METRICS as METRICS
     from .objective import Direction as Direction
     from .objective import Measurement as Measurement
     from .objective import Metric as Metric
+    from .result import Result as Result
     from .run.log import MemoryLog as MemoryLog
     from .run.log import TrialLog as TrialLog
+    from .run.loop import drive as drive
+    from .run.pool import Pool as Pool
     from .search_spec import SearchSpec as SearchSpec
     from .spec import ArchSpec as ArchSpec
     from .spec import BlockSpec as BlockSpec
@@ -37,6 +46,15 @@ if TYPE_CHECKING:
 
 # name -> the module that owns it
 _LAZY = {
+    "run_search": ".local",
+    "make_pool": ".local",
+    "drive": ".run.loop",
+    "Pool": ".run.pool",
+    "build": ".build",
+    "Result": ".result",
+    "pareto": ".front",
+    "dominates": ".front",
+    "same_machine": ".front",
     "SearchSpec": ".search_spec",
     "ArchSpec": ".spec",
     "LayerSpec": ".spec",

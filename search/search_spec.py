@@ -1,7 +1,6 @@
 """`SearchSpec`: one search as data. What is wrong with it is said before anything runs.
 
-It must not know torch, ray or optuna: clients and the server check specs without them. Names of
-spaces, tasks and samplers are checked against the tables; what they name is loaded later.
+It must not know torch, ray or optuna: clients and the server check specs without them.
 Next: `run/loop.py` runs one.
 """
 
@@ -38,7 +37,8 @@ class SearchSpec:
     examples each (the budget is stated in steps, never in seconds) and measured with `threads`
     threads, compiled for `target` (as `formwright.compiler.Options.target`). `timeout_s` ends a
     trial that takes longer; `attempts` bounds how often one is tried whose worker died. Raises
-    SpecError if a value is impossible, UnknownNameError if a name is not known.
+    SpecError if a value is impossible, UnknownNameError for a metric that is not known; the other
+    names are checked by `check_names`, where the search is to run.
     """
 
     space: str = "metaformer"
@@ -55,15 +55,13 @@ class SearchSpec:
     attempts: int = 3
 
     def __post_init__(self) -> None:
-        SPACES.check(self.space, "space")
-        TASKS.check(self.task, "task")
-        SAMPLERS.check(self.sampler, "sampler")
+        for field in ("space", "task", "sampler", "target"):
+            if not isinstance(getattr(self, field), str) or not getattr(self, field):
+                raise SpecError(f"wanted a name, got {getattr(self, field)!r}", field)
         for field, (low, high) in BOUNDS.items():
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
                 raise SpecError(f"wanted a whole number from {low} to {high}, got {value!r}", field)
-        if not isinstance(self.target, str) or not self.target:
-            raise SpecError(f"wanted the name of a backend, got {self.target!r}", "target")
         if not isinstance(self.objectives, tuple) or not self.objectives:
             raise SpecError(f"wanted one metric or more, got {self.objectives!r}", "objectives")
         for at, name in enumerate(self.objectives):
@@ -71,6 +69,14 @@ class SearchSpec:
                 raise UnknownNameError("metric", name, METRICS, f"objectives[{at}]")
         if len(set(self.objectives)) < len(self.objectives):
             raise SpecError(f"a metric is there twice: {', '.join(self.objectives)}", "objectives")
+
+    def check_names(self) -> SearchSpec:
+        """The spec itself, if its space, task and sampler are installed here. Raises
+        UnknownNameError. A client need not have what it names; whoever runs the search must."""
+        SPACES.check(self.space, "space")
+        TASKS.check(self.task, "task")
+        SAMPLERS.check(self.sampler, "sampler")
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"objectives": list(self.objectives)}

@@ -1,9 +1,49 @@
-"""The search service: gRPC server, store and client (not built yet).
+"""The search service: gRPC server, store, scheduler and client.
 
-It may import what `formwright.search` exports; it must not import ray.
+It may import what `formwright.search` exports; it must not import ray. The flow: `cli.py` or
+`client.py` -> the wire -> `servicer.py` -> `handlers.py` -> `store/`, from where `scheduler.py`
+takes searches and runs them. Everything is loaded on first use (PEP 562), so that a client needs
+no SQLAlchemy and no torch.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if __name__ != "formwright.service":
     raise ImportError("import formwright.service, not service")
 
-__all__: list[str] = []
+if TYPE_CHECKING:
+    from .client import Client as Client
+    from .errors import ServiceError as ServiceError
+    from .records import Event as Event
+    from .records import SearchRecord as SearchRecord
+    from .records import SearchState as SearchState
+    from .records import TrialRecord as TrialRecord
+    from .server import serve as serve
+    from .settings import Settings as Settings
+
+# name -> the module that owns it
+_LAZY = {
+    "Client": ".client",
+    "SearchRecord": ".records",
+    "SearchState": ".records",
+    "TrialRecord": ".records",
+    "Event": ".records",
+    "ServiceError": ".errors",
+    "Settings": ".settings",
+    "serve": ".server",
+}
+
+__all__ = list(_LAZY)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from ..search import ArchSpec, SearchSpec, TrialState
 
@@ -68,10 +69,16 @@ class TrialRecord:
     fingerprint: str
     architecture: ArchSpec
     values: Mapping[str, float]
-    details: Mapping[str, object]
+    details: Mapping[str, Any]
     error: str
     created: datetime
     updated: datetime
+
+    @property
+    def machine(self) -> str:
+        """Fingerprint of the machine that measured it; empty where the details are left out."""
+        machine = self.details.get("machine")
+        return str(machine.get("fingerprint", "")) if isinstance(machine, Mapping) else ""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ SAMPLERS = Registry(
     Sampler,
     {
         "random": ".propose.random:SAMPLER",
-        "tpe": ".propose.optuna:TPE",
-        "nsga2": ".propose.optuna:NSGA2",
+        "tpe": ".propose.tpe:SAMPLER",
     },
 )
 

@@ -2,7 +2,7 @@
 
 It is rebuilt from the log whenever a search goes on, so it may hold nothing that `tell` cannot
 give it again: a proposal depends on what was told and on `number`, not on how often it was asked.
-It must not know where trials are kept. Next: `random.py`, the simplest; `optuna.py`.
+It must not know where trials are kept. Next: `random.py`, the simplest; `tpe.py`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,55 @@
+"""How a candidate fails: its time is up, or an exception, told in one line.
+
+It must not know torch: exceptions are looked at from outside. Next: `evaluator.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from ...errors import FormwrightError
+from ..errors import EvaluationError
+from ..trial import one_line
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """`at` on the clock `time.monotonic()`, which is `seconds` after the start."""
+
+    at: float
+    seconds: float
+
+    @classmethod
+    def after(cls, seconds: float) -> Deadline:
+        return cls(time.monotonic() + seconds, seconds)
+
+    def check(self, doing: str) -> None:
+        """Raises EvaluationError if the time is up; `doing` says with what."""
+        if time.monotonic() > self.at:
+            raise self.passed(doing)
+
+    def passed(self, doing: str) -> EvaluationError:
+        return EvaluationError(f"took longer than {self.seconds:g} s ({doing})")
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in one line. Our own errors are written for people and told as they are;
+    of others, the type and the first line.
+
+    >>> reason(RuntimeError("mat1 and mat2 cannot be multiplied\\nand so on"))
+    'RuntimeError: mat1 and mat2 cannot be multiplied'
+    """
+    error = _inside(error)
+    if isinstance(error, FormwrightError):
+        return one_line(str(error))
+    lines = str(error).strip().splitlines()
+    name = type(error).__name__
+    return one_line(f"{name}: {lines[0]}" if lines else name)
+
+
+def _inside(error: BaseException) -> BaseException:
+    """The error of a backend, out of the BackendCompilerFailed that torch packs it into."""
+    while isinstance(inner := getattr(error, "inner_exception", None), BaseException):
+        error = inner
+    return error

@@ -1,0 +1,109 @@
+"""The search loop: propose -> submit -> record, asynchronous, without a generation's barrier.
+
+The log is the truth: whatever was running when somebody else ran this search is tried again, with
+the next attempt number. It must not know Ray, Optuna or SQL, and does no output of its own.
+Next: `../propose/`, `pool.py`, `log.py`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from ..errors import Fenced
+from ..evaluate.evaluator import Evaluation, evaluation_seed
+from ..evaluate.quiet import working
+from ..objective import METRICS
+from ..propose import SAMPLERS
+from ..search_spec import SearchSpec
+from ..space import SPACES
+from ..tasks import TASKS
+from ..trial import Trial, TrialState
+from .candidates import Candidates
+from .log import TrialLog
+from .pool import Job, Outcome, Pool
+
+POLL_S = 0.25  # how long a cancellation may go unseen
+
+
+def drive(
+    spec: SearchSpec,
+    pool: Pool,
+    log: TrialLog,
+    seen: Callable[[Trial], None] = lambda trial: None,
+) -> None:
+    """Runs the search to its end, from wherever the log is; `seen` is called with each transition.
+
+    Returns when the budget is spent, the space is exhausted, or the search was cancelled. Raises
+    Fenced if somebody else runs it now, SpecError if what the spec names is broken.
+    """
+    spec.check_names()
+    space, task = SPACES.load(spec.space), TASKS.load(spec.task)
+    metrics = [METRICS[name] for name in spec.objectives]
+    proposer = SAMPLERS.load(spec.sampler).make(space, metrics, spec.seed)
+    candidates = Candidates(space, task.signature, proposer)
+    running: dict[int, Trial] = {}
+
+    def record(trial: Trial) -> Trial:
+        log.append(trial)
+        seen(trial)
+        return trial
+
+    def next_trial() -> Trial | None:
+        if waiting:
+            return waiting.popleft()
+        if candidates.count >= spec.trials:
+            return None
+        with working():  # a proposal must not disturb a latency that is being measured
+            trial = candidates.propose()
+        return record(trial) if trial else None
+
+    def retry(trial: Trial, why: str) -> None:
+        if trial.attempt < spec.attempts:
+            waiting.append(record(trial.again(why)))
+        else:
+            candidates.tell(record(trial.failed(f"given up in attempt {trial.attempt}: {why}")))
+
+    def take(outcome: Outcome) -> None:
+        trial = running.pop(outcome.job.number)
+        if outcome.lost:
+            retry(trial, outcome.error)
+        elif outcome.measured is None:
+            candidates.tell(record(trial.failed(outcome.error)))
+        else:
+            candidates.tell(record(trial.succeeded(outcome.measured)))
+
+    try:
+        waiting = deque(t for t in log.history() if t.state is TrialState.PENDING)
+        for trial in log.history():
+            candidates.tell(trial)
+            if trial.state is TrialState.RUNNING:
+                retry(trial, "whoever ran the search was lost")
+        while log.wanted():
+            while len(running) < pool.slots and (trial := next_trial()):
+                running[trial.number] = record(trial.started())
+                candidates.tell(running[trial.number])
+                pool.submit(Job(trial.number, trial.attempt, evaluation(spec, trial)))
+            if not running:
+                return
+            for outcome in pool.wait(POLL_S):
+                take(outcome)
+    except Fenced:
+        if log.wanted():
+            raise
+    finally:
+        pool.stop()
+
+
+def evaluation(spec: SearchSpec, trial: Trial) -> Evaluation:
+    """What a worker is given: everything that the measurement depends on."""
+    return Evaluation(
+        architecture=trial.architecture,
+        task=spec.task,
+        steps=spec.steps,
+        batch=spec.batch,
+        threads=spec.threads,
+        target=spec.target,
+        seed=evaluation_seed(spec.seed, trial.architecture.fingerprint()),
+        timeout_s=spec.timeout_s,
+    )

@@ -1,0 +1,175 @@
+"""Workers as Ray actors, on this machine or a cluster: the one file that imports ray.
+
+An actor evaluates one candidate at a time and is never restarted by Ray: a lost one is an outcome,
+and the log's attempt number is the fence. Ray executes; it keeps nothing that matters. It must not
+know what a search is. Next: `reaper.py`, which ends what a killed process leaves behind.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from ..errors import PoolError
+from ..trial import one_line
+from .pool import Evaluate, Job, Outcome, attempt
+from .reaper import Reaper
+
+OBJECT_STORE = 80 * 2**20  # bytes; measurements are small, and Ray would take 30 % of the memory
+GRACE_S = 30.0  # a candidate ends itself at its time limit; a worker that does not is ended
+
+
+@dataclass
+class _Running:
+    job: Job
+    actor: Any
+    ends: float
+
+
+class RayPool:
+    """`workers` actors of `threads` threads each, on the cluster at `address`, or on one started
+    here for as long as the pool is open. Raises PoolError if Ray cannot be started."""
+
+    def __init__(
+        self, evaluate: Evaluate, workers: int, *, threads: int = 1, address: str | None = None
+    ) -> None:
+        if workers < 1:
+            raise PoolError(f"wanted one worker or more, got {workers}")
+        self.slots = workers
+        self._threads = threads
+        self._close_ray = _start(workers, threads, address)
+        self._evaluate = ray.put(evaluate)
+        self._idle = [self._actor() for _ in range(workers)]
+        self._running: dict[Any, _Running] = {}
+        self._closed = False
+
+    def _actor(self) -> Any:
+        options = {"num_cpus": self._threads, "max_restarts": 0, "max_task_retries": 0}
+        return ray.remote(**options)(_Worker).remote(self._evaluate)
+
+    def submit(self, job: Job) -> None:
+        if self._closed or not self._idle:
+            raise PoolError("the pool is closed" if self._closed else "every slot is taken")
+        actor = self._idle.pop()
+        ends = time.monotonic() + job.evaluation.timeout_s + GRACE_S
+        self._running[actor.run.remote(job)] = _Running(job, actor, ends)
+
+    def wait(self, timeout_s: float) -> list[Outcome]:
+        if not self._running:
+            return []
+        ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
+        if ready:  # and whatever else is there by now
+            ready, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
+        outcomes = [self._collect(reference) for reference in ready]
+        now = time.monotonic()
+        late = [reference for reference, run in self._running.items() if run.ends < now]
+        return outcomes + [self._end(reference) for reference in late]
+
+    def _collect(self, reference: Any) -> Outcome:
+        run = self._running.pop(reference)
+        try:
+            outcome: Outcome = ray.get(reference)
+        except RayActorError as error:
+            self._replace(run.actor)
+            return Outcome(run.job, error=f"the worker was lost: {_why(error)}", lost=True)
+        except RayError as error:  # the outcome itself could not be brought here
+            self._replace(run.actor)
+            return Outcome(run.job, error=one_line(f"{type(error).__name__}: {error}"), lost=True)
+        self._idle.append(run.actor)
+        return outcome
+
+    def _end(self, reference: Any) -> Outcome:
+        run = self._running.pop(reference)
+        self._replace(run.actor)
+        limit = run.job.evaluation.timeout_s
+        return Outcome(run.job, error=f"did not end within {limit} s and was ended")
+
+    def _replace(self, actor: Any) -> None:
+        ray.kill(actor)
+        self._idle.append(self._actor())
+
+    def stop(self) -> None:
+        for run in self._running.values():
+            self._replace(run.actor)
+        self._running.clear()
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        for actor in [*self._idle, *(run.actor for run in self._running.values())]:
+            ray.kill(actor)
+        self._idle, self._running = [], {}
+        self._close_ray()
+
+
+class _Worker:
+    """The actor: holds what evaluates, and whatever that keeps warm."""
+
+    def __init__(self, evaluate: Evaluate) -> None:
+        self._evaluate = evaluate
+
+    def run(self, job: Job) -> Outcome:
+        return attempt(self._evaluate, job)
+
+
+def _start(workers: int, threads: int, address: str | None) -> Callable[[], None]:
+    """Connects to Ray, or starts it; returns what undoes it. A Ray that was up already stays up."""
+    if ray.is_initialized():
+        return _nothing
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
+    if address is not None:
+        _init(address=address)
+        return ray.shutdown
+    folder = tempfile.mkdtemp(prefix="fw-ray-")  # short: Ray puts sockets below it
+    reaper = Reaper()
+    before = set(psutil.Process().children(recursive=True))
+    _init(num_cpus=workers * threads, object_store_memory=OBJECT_STORE, _temp_dir=folder)
+    mine = [p for p in psutil.Process().children(recursive=True) if p not in before and _is_ray(p)]
+    reaper.watch(mine, [folder])
+
+    def close() -> None:
+        ray.shutdown()
+        reaper.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    return close
+
+
+def _init(**options: Any) -> None:
+    try:
+        ray.init(
+            namespace="formwright",
+            include_dashboard=False if "address" not in options else None,
+            log_to_driver=False,
+            configure_logging=False,
+            **options,
+        )
+    except Exception as error:
+        raise PoolError(one_line(f"Ray did not start: {error}")) from error
+
+
+def _is_ray(process: psutil.Process) -> bool:
+    try:
+        return "ray" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def _why(error: RayActorError) -> str:
+    """Ray's reason in one line; the rest of its message is about our internals."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return one_line(lines[-1] if lines else type(error).__name__, 200)
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,253 @@
+"""The commands of the service: `formwright serve | submit | watch | best | trials | cancel`.
+
+Each takes its arguments and returns an exit code: 0, 1 if the search did not succeed, 2 for what
+cannot be done, with one line that says why. Next: `client.py` does the work, `show.py` the looks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ..errors import FormwrightError
+from ..search import SearchSpec, SpecError
+from .client import Client
+from .errors import InvalidRequest, NotFound
+from .records import SearchRecord, SearchState, TrialRecord
+from .settings import PORT, Settings, server_address
+from .show import follow, plot, trials_table
+
+Command = Callable[[argparse.Namespace, Console], int]
+
+
+def serve(arguments: list[str]) -> int:
+    parser = _parser("serve", "Serve searches until interrupted.", server=False)
+    parser.add_argument("--database", default="formwright.db", help="SQLite file or URL")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=PORT, help="0 takes a free one")
+    parser.add_argument("--workers", type=int, default=2, help="Ray workers; 0: without Ray")
+    parser.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster (none: one is started)")
+    return _run(parser, arguments, _serve)
+
+
+def submit(arguments: list[str]) -> int:
+    parser = _parser("submit", "Submit a search. What is not given has its default.")
+    parser.add_argument("-f", "--file", help="a spec as JSON; - for standard input")
+    for field in fields(SearchSpec):
+        default: Any = field.default
+        several = isinstance(default, tuple)
+        shown = " ".join(default) if several else default
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=str if several else type(default),
+            nargs="+" if several else None,
+            help=f"(default {shown})",
+        )
+    parser.add_argument("--request-id", default="", help="makes it safe to submit again")
+    parser.add_argument("--display-name", default="", help="for people")
+    parser.add_argument("--watch", action="store_true", help="show it until it has ended")
+    return _run(parser, arguments, _submit)
+
+
+def watch(arguments: list[str]) -> int:
+    parser = _parser("watch", "Show a search until it has ended.")
+    parser.add_argument("search", nargs="?", help="its id (default: the newest)")
+    return _run(parser, arguments, _watch)
+
+
+def best(arguments: list[str]) -> int:
+    parser = _parser("best", "The best architectures: the Pareto front of a search, or of all.")
+    parser.add_argument("search", nargs="?", help="its id (default: the newest)")
+    parser.add_argument("--all", action="store_true", help="over all searches")
+    for name in ("--space", "--task", "--machine"):
+        parser.add_argument(name, default="", help="only these")
+    parser.add_argument("--objectives", nargs="+", default=(), metavar="METRIC")
+    for name, what in (("--at-least", "lowest"), ("--at-most", "highest")):
+        parser.add_argument(
+            name, action="append", default=[], metavar="METRIC=VALUE", help=f"{what} value"
+        )
+    parser.add_argument("-n", "--limit", type=int, default=0, help="at most so many")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    return _run(parser, arguments, _best)
+
+
+def trials(arguments: list[str]) -> int:
+    parser = _parser("trials", "Every trial of a search.")
+    parser.add_argument("search", nargs="?", help="its id (default: the newest)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    return _run(parser, arguments, _trials)
+
+
+def cancel(arguments: list[str]) -> int:
+    parser = _parser("cancel", "End a search; its running trials are pruned.")
+    parser.add_argument("search", help="its id")
+    return _run(parser, arguments, _cancel)
+
+
+def _serve(given: argparse.Namespace, console: Console) -> int:
+    from .server import serve as serving  # loads SQLAlchemy, which no other command needs
+
+    if given.workers < 0 or not 0 <= given.port < 65536:
+        raise SpecError(
+            f"wanted 0 workers or more and a port from 0 to 65535, got {given.workers} workers "
+            f"and port {given.port}"
+        )
+    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
+    settings = Settings(given.database, given.host, given.port, given.workers, given.ray)
+
+    def ready(address: str) -> None:
+        print(f"formwright serves on {address}, database {settings.database}", flush=True)
+
+    asyncio.run(serving(settings, ready))
+    return 0
+
+
+def _submit(given: argparse.Namespace, console: Console) -> int:
+    spec = _spec(given)
+    with Client(given.server) as client:
+        search = client.submit(
+            spec, request_id=given.request_id, display_name=given.display_name
+        )
+        console.print(search.id, highlight=False)
+        return _follow(client, search, console) if given.watch else 0
+
+
+def _watch(given: argparse.Namespace, console: Console) -> int:
+    with Client(given.server) as client:
+        return _follow(client, _search(client, given.search), console)
+
+
+def _best(given: argparse.Namespace, console: Console) -> int:
+    with Client(given.server) as client:
+        search = None if given.all else _search(client, given.search)
+        objectives = given.objectives or (search.spec if search else SearchSpec()).objectives
+        front = client.best(
+            search.id if search else "",
+            objectives=objectives,
+            bounds=_bounds(given.at_least, given.at_most),
+            space=given.space,
+            task=given.task,
+            machine=given.machine,
+            limit=given.limit,
+        )
+        if given.json:
+            _print_json(front)
+            return 0
+        console.print(trials_table(front, "best architectures", objectives))
+        if search and len(objectives) > 1 and console.is_terminal:
+            print(plot(list(client.trials(search.id)), front, objectives[1], objectives[0]))
+    return 0
+
+
+def _trials(given: argparse.Namespace, console: Console) -> int:
+    with Client(given.server) as client:
+        search = _search(client, given.search)
+        found = list(client.trials(search.id))
+        if given.json:
+            _print_json(found)
+        else:
+            title = f"search {search.id}, {search.state.lower()}"
+            console.print(trials_table(found, title, search.spec.objectives))
+    return 0
+
+
+def _cancel(given: argparse.Namespace, console: Console) -> int:
+    with Client(given.server) as client:
+        console.print(f"search {given.search} {client.cancel(given.search).state.lower()}")
+    return 0
+
+
+def _parser(name: str, what: str, server: bool = True) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"formwright {name}", description=what)
+    if server:
+        parser.add_argument(
+            "--server",
+            default=server_address(),
+            metavar="HOST:PORT",
+            help="(default %(default)s, or FORMWRIGHT_SERVER)",
+        )
+    return parser
+
+
+def _run(parser: argparse.ArgumentParser, arguments: list[str], command: Command) -> int:
+    """Whatever we raise on purpose is one line and exit code 2."""
+    given = parser.parse_args(arguments)
+    try:
+        return command(given, Console())
+    except FormwrightError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever reads has seen enough
+        return 0
+
+
+def _spec(given: argparse.Namespace) -> SearchSpec:
+    """The file's spec with what the command line says on top. Raises SpecError."""
+    data: dict[str, Any] = {}
+    if given.file:
+        try:
+            text = sys.stdin.read() if given.file == "-" else Path(given.file).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SpecError(f"cannot read {given.file}: {error}") from error
+        data = SearchSpec.from_json(text).to_dict()
+    for field in fields(SearchSpec):
+        value = getattr(given, field.name)
+        if value is not None:
+            data[field.name] = value
+    return SearchSpec.from_dict(data)
+
+
+def _search(client: Client, id: str | None) -> SearchRecord:
+    """The search called `id`, or the newest. Raises NotFound."""
+    if id:
+        return client.get(id.removeprefix("searches/"))
+    newest = next(client.searches(), None)
+    if newest is None:
+        raise NotFound("there is no search yet; `formwright submit` makes one")
+    return newest
+
+
+def _follow(client: Client, search: SearchRecord, console: Console) -> int:
+    return 0 if follow(client, search, console) is SearchState.SUCCEEDED else 1
+
+
+def _bounds(lowest: list[str], highest: list[str]) -> dict[str, tuple[float | None, float | None]]:
+    """`METRIC=VALUE` texts as bounds. Raises InvalidRequest."""
+    bounds: dict[str, tuple[float | None, float | None]] = {}
+    for texts, at in ((lowest, 0), (highest, 1)):
+        for text in texts:
+            metric, _, value = text.partition("=")
+            try:
+                number = float(value)
+            except ValueError:
+                raise InvalidRequest(f"{text!r} is not METRIC=VALUE") from None
+            low, high = bounds.get(metric, (None, None))
+            bounds[metric] = (low, number) if at else (number, high)
+    return bounds
+
+
+def _print_json(trials: list[TrialRecord]) -> None:
+    for trial in trials:
+        row = {
+            "search": trial.search_id,
+            "number": trial.number,
+            "state": trial.state,
+            "attempt": trial.attempt,
+            "metrics": dict(trial.values),
+            "machine": trial.machine,
+            "error": trial.error,
+            "fingerprint": trial.fingerprint,
+            "architecture": trial.architecture.to_dict(),
+        }
+        print(json.dumps(row, sort_keys=True))

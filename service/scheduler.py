@@ -1,0 +1,165 @@
+"""The scheduler: a process of its own that claims searches from the store and runs them.
+
+The server starts it and holds the other end of its standard input: when that closes, because the
+server stopped or died, the scheduler lets go of its search and ends. Its lease keeps others away
+while it works, and fences it when it is late. It must not know grpc. Next: `supervisor.py`, which
+keeps one running; `formwright.search.drive`, which does the work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..errors import FormwrightError
+from ..search import Fenced, Pool, PoolError, Trial, TrialState, drive, make_pool
+from .records import Claim, SearchState
+from .settings import LEASE_S
+from .store import Store, open_store
+
+log = logging.getLogger("formwright.scheduler")
+
+IDLE_S = 0.25  # how long a queued search may go unseen
+LETTING_GO_S = 20.0  # after which a scheduler that was told to end is ended
+
+
+class Scheduler:
+    """Runs one search at a time, each with `workers` workers that stay warm in between."""
+
+    def __init__(self, store: Store, owner: str, workers: int, ray: str | None) -> None:
+        self._store = store
+        self._owner = owner
+        self._workers = workers
+        self._ray = ray
+        self._pool: tuple[int, Pool] | None = None
+        self.stopping = threading.Event()
+
+    def serve(self) -> None:
+        """Until it is told to stop. Raises PoolError if there are no workers to be had."""
+        try:
+            while not self.stopping.is_set():
+                claim = self._store.claim(self._owner, LEASE_S)
+                if claim is None:
+                    self.stopping.wait(IDLE_S)
+                else:
+                    self._run(claim)
+        finally:
+            self._store.release(self._owner)
+            if self._pool is not None:
+                self._pool[1].close()
+
+    def _run(self, claim: Claim) -> None:
+        log.info("search %s: claimed, epoch %d", claim.search.id, claim.epoch)
+        kept = _Log(self._store, claim, self.stopping)
+        try:
+            with self._lease(claim):
+                spec = claim.search.spec.check_names()
+                drive(spec, self._workforce(spec.threads), kept)
+            if kept.wanted():
+                state, error = _verdict(kept.history())
+                self._store.finish(claim, state, error)
+        except Fenced as error:
+            log.info("search %s: left to others: %s", claim.search.id, error)
+        except PoolError:
+            raise
+        except Exception as error:
+            if not isinstance(error, FormwrightError):
+                log.exception("search %s failed", claim.search.id)
+            self._fail(claim, f"{type(error).__name__}: {error}")
+
+    def _fail(self, claim: Claim, error: str) -> None:
+        try:
+            self._store.finish(claim, SearchState.FAILED, error)
+        except Fenced:
+            log.info("search %s: ended by others meanwhile", claim.search.id)
+
+    def _workforce(self, threads: int) -> Pool:
+        if self._pool is None or self._pool[0] != threads:
+            if self._pool is not None:
+                self._pool[1].close()
+            self._pool = None  # so that a pool that cannot be made leaves none
+            self._pool = threads, make_pool(self._workers, threads, self._ray)
+        return self._pool[1]
+
+    @contextmanager
+    def _lease(self, claim: Claim) -> Iterator[None]:
+        """Renews the lease from a thread for as long as the search runs here."""
+        done = threading.Event()
+
+        def renew() -> None:
+            while not done.wait(LEASE_S / 3):
+                try:
+                    if not self._store.renew(claim, LEASE_S):
+                        return
+                except FormwrightError as error:  # the next renewal may come in time
+                    log.warning("search %s: lease not renewed: %s", claim.search.id, error)
+
+        thread = threading.Thread(target=renew, name="formwright-lease")
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+
+class _Log:
+    """The store's log, which also ends when the scheduler is told to."""
+
+    def __init__(self, store: Store, claim: Claim, stopping: threading.Event) -> None:
+        self._log = store.log(claim)
+        self._stopping = stopping
+
+    def append(self, trial: Trial) -> None:
+        self._log.append(trial)
+
+    def history(self) -> list[Trial]:
+        return self._log.history()
+
+    def wanted(self) -> bool:
+        return not self._stopping.is_set() and self._log.wanted()
+
+
+def _verdict(trials: list[Trial]) -> tuple[SearchState, str]:
+    if any(trial.state is TrialState.SUCCEEDED for trial in trials):
+        return SearchState.SUCCEEDED, ""
+    why = f"; the last one: {trials[-1].error}" if trials else ""
+    return SearchState.FAILED, f"none of {len(trials)} trials succeeded{why}"
+
+
+def main() -> int:
+    """The process. Exit code 0 when it was told to end, 3 if it has no workers."""
+    parser = argparse.ArgumentParser()
+    for name in ("--database", "--owner"):
+        parser.add_argument(name, required=True)
+    parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--ray")
+    given = parser.parse_args()
+    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
+    store = open_store(given.database)
+    scheduler = Scheduler(store, given.owner, given.workers, given.ray)
+    threading.Thread(target=_follow_parent, args=(scheduler,), daemon=True).start()
+    try:
+        scheduler.serve()
+    except PoolError as error:
+        log.error("%s", error)
+        return 3
+    finally:
+        store.close()
+    return 0
+
+
+def _follow_parent(scheduler: Scheduler) -> None:
+    sys.stdin.read()  # until the server is gone
+    scheduler.stopping.set()
+    threading.Event().wait(LETTING_GO_S)
+    os._exit(4)  # what it left behind, its reaper ends
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""The server: settings -> port -> store -> servicer, and a scheduler beside it.
+
+It never imports ray: searches run in the scheduler's process, and both meet in the store only.
+Next: `servicer.py` for the methods, `supervisor.py` for the scheduler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+
+import grpc
+
+from .errors import SetupError
+from .servicer import Servicer
+from .settings import Settings
+from .store import open_store
+from .supervisor import Supervisor
+from .wire import search_pb2_grpc as pb_grpc
+
+log = logging.getLogger("formwright.service")
+
+DRAIN_S = 5.0  # how long calls in flight may take once the server stops
+OPTIONS = (
+    ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
+    ("grpc.http2.min_ping_interval_without_data_ms", 20_000),  # watchers may keep alive
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
+async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
+    """Serves until SIGINT or SIGTERM; `ready` is told the address once requests are answered.
+
+    Raises SetupError if the port is taken or the database cannot be used; nothing is written then.
+    """
+    server = grpc.aio.server(options=OPTIONS)
+    address = f"{settings.host}:{settings.port}"
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise SetupError(
+            f"cannot listen on {address}: is another server running there? Try another --port"
+        ) from error
+    store = open_store(settings.database)
+    servicer, supervisor = Servicer(store), Supervisor(settings, store)
+    pb_grpc.add_SearchServiceServicer_to_server(servicer, server)
+    await server.start()
+    supervising = asyncio.ensure_future(supervisor.run())
+    stopping = _on_signals()
+    ready(f"{settings.host}:{port}")
+    try:
+        await stopping.wait()
+    finally:
+        servicer.stop()
+        supervisor.stop()
+        await server.stop(DRAIN_S)
+        await supervising
+        servicer.close()
+        store.close()
+
+
+def _on_signals() -> asyncio.Event:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    return stopping

@@ -1,0 +1,138 @@
+"""What people see on a terminal: tables, a plot, and a search while it runs.
+
+It must not know the wire or the store. Next: `cli.py`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import plotext
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ..search import METRICS, Direction, TrialState, pareto
+from .client import Client
+from .records import Event, SearchRecord, SearchState, TrialRecord
+
+
+def trials_table(trials: Iterable[TrialRecord], title: str, metrics: Sequence[str]) -> Table:
+    """One row a trial: its metrics and its architecture, or why there are none."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("trial", justify="right")
+    table.add_column("state")
+    for name in metrics:
+        table.add_column(f"{name} {arrow(name)}", justify="right")
+    table.add_column("architecture", overflow="fold")
+    for trial in trials:
+        numbers = [number(trial.values[m]) if m in trial.values else "" for m in metrics]
+        what = trial.architecture.short() + (f"\n{trial.error}" if trial.error else "")
+        table.add_row(str(trial.number), trial.state.lower(), *numbers, what)
+    return table
+
+
+def plot(
+    trials: Sequence[TrialRecord],
+    front: Sequence[TrialRecord],
+    x: str,
+    y: str,
+    size: tuple[int, int] = (72, 18),
+) -> str:
+    """A scatter plot of two metrics, `size` characters; the front stands out."""
+    best = {trial.number for trial in front}
+    plotext.clear_figure()
+    plotext.theme("clear")
+    plotext.plot_size(*size)
+    for label, marker, chosen in (
+        ("dominated", "·", [t for t in trials if t.number not in best]),
+        ("front", "●", list(front)),
+    ):
+        points = [(t.values[x], t.values[y]) for t in chosen if x in t.values and y in t.values]
+        if points:
+            plotext.scatter(*map(list, zip(*points, strict=True)), marker=marker, label=label)
+    plotext.xlabel(f"{x} {arrow(x)}")
+    plotext.ylabel(f"{y} {arrow(y)}")
+    return str(plotext.build())
+
+
+class Board:
+    """A search while it runs: how far it is, and the front so far. Fed with events."""
+
+    def __init__(self, search: SearchRecord, console: Console) -> None:
+        self._metrics = search.spec.objectives
+        self._trials: dict[int, TrialRecord] = {}
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[now]}"),
+            console=console,
+        )
+        total = search.spec.trials
+        self._task = self._bar.add_task("queued", total=total, now="")
+        self.state = search.state
+        self.error = search.error
+
+    def add(self, event: Event) -> str:
+        """Takes an event; returns a line about it, empty if it is of no interest by itself."""
+        if event.trial is None:
+            self.state, self.error = event.state or self.state, event.error
+            line = f"search {self.state.lower()}" + (f": {self.error}" if self.error else "")
+        else:
+            self._trials[event.trial.number] = event.trial
+            line = describe(event.trial, self._metrics)
+        counts = Counter(trial.state for trial in self._trials.values())
+        ended = sum(count for state, count in counts.items() if state.final)
+        now = ", ".join(f"{n} {state.lower()}" for state, n in sorted(counts.items()))
+        self._bar.update(self._task, completed=ended, description=self.state.lower(), now=now)
+        return line
+
+    def front(self) -> list[TrialRecord]:
+        done = [t for t in self._trials.values() if t.state is TrialState.SUCCEEDED]
+        return pareto(done, [METRICS[name] for name in self._metrics])
+
+    def __rich__(self) -> Group:
+        front = self.front()
+        rows = [trials_table(front, "front so far", self._metrics)] if front else []
+        return Group(*rows, self._bar)
+
+
+def follow(client: Client, search: SearchRecord, console: Console) -> SearchState:
+    """Shows a search until it has ended: a live board on a terminal, lines elsewhere. Returns the
+    state it ended in."""
+    board = Board(search, console)
+    if not console.is_terminal:
+        for event in client.watch(search.id):
+            if line := board.add(event):
+                console.print(line, highlight=False, soft_wrap=True)
+        return board.state
+    with Live(board, console=console, refresh_per_second=4, transient=True):
+        for event in client.watch(search.id):
+            board.add(event)
+    console.print(f"search {search.id} {board.state.lower()}" + (board.error and f": {board.error}"))
+    return board.state
+
+
+def describe(trial: TrialRecord, metrics: Sequence[str]) -> str:
+    """One line about a trial that ended or is tried again; empty for the ways in between."""
+    if trial.state is TrialState.SUCCEEDED:
+        numbers = "  ".join(f"{m} {number(trial.values[m])}" for m in metrics)
+        return f"trial {trial.number}: {numbers}  {trial.architecture.short()}"
+    if trial.error and trial.state is not TrialState.RUNNING:
+        return f"trial {trial.number} {trial.state.lower()}: {trial.error}"
+    return ""
+
+
+def number(value: float) -> str:
+    """Four digits that matter; whole numbers whole."""
+    return f"{int(value):,}" if value == int(value) and abs(value) >= 100 else f"{value:.4g}"
+
+
+def arrow(metric: str) -> str:
+    """Which way is better."""
+    return "↑" if METRICS[metric].direction is Direction.MAXIMIZE else "↓"

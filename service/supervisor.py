@@ -1,0 +1,87 @@
+"""Keeps one scheduler process running beside the server, and starts another when it ends.
+
+It must not know what a scheduler does. Next: `scheduler.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+import uuid
+
+from .settings import Settings
+from .store import Store
+
+log = logging.getLogger("formwright.service")
+
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
+LETTING_GO_S = 30.0
+
+
+class Supervisor:
+    """`run()` until `stop()`. `pid` is the scheduler's, while there is one."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings = settings
+        self._store = store
+        self._stopping = asyncio.Event()
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    async def run(self) -> None:
+        """Starts a scheduler whenever there is none; waits longer each time it ends at once."""
+        wait = FIRST_WAIT_S
+        loop = asyncio.get_running_loop()
+        while not self._stopping.is_set():
+            owner = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+            started = loop.time()
+            self._process = await self._start(owner)
+            code = await self._ended(self._process)
+            self._process = None
+            # its lease need not run out: it is known to be gone
+            await loop.run_in_executor(None, self._store.release, owner)
+            if self._stopping.is_set():
+                return
+            wait = FIRST_WAIT_S if loop.time() - started > 60 else min(2 * wait, LONGEST_WAIT_S)
+            log.warning("the scheduler ended with code %d; another starts in %.1f s", code, wait)
+            try:
+                await asyncio.wait_for(self._stopping.wait(), wait)
+            except TimeoutError:
+                continue
+
+    async def _start(self, owner: str) -> asyncio.subprocess.Process:
+        given = self._settings
+        arguments = ["--database", given.database, "--owner", owner]
+        arguments += ["--workers", str(given.workers)]
+        arguments += ["--ray", given.ray] if given.ray else []
+        # A session of its own: a Ctrl-C in the terminal is for the server, which closes the pipe.
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "formwright.service.scheduler",
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    async def _ended(self, process: asyncio.subprocess.Process) -> int:
+        """The exit code; once the server stops, the pipe is closed, and then patience ends."""
+        exited = asyncio.ensure_future(process.wait())
+        stopped = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait({exited, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            return await asyncio.wait_for(exited, LETTING_GO_S)
+        except TimeoutError:
+            process.kill()
+            return await process.wait()
+
+    def stop(self) -> None:
+        self._stopping.set()

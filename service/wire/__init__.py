@@ -1,0 +1,1 @@
+"""Generated from proto/ by `make proto`, checked in, never edited. Next: `../convert.py`."""
