@@ -16,7 +16,7 @@ if __name__ != "formwright.search":
     raise ImportError("import formwright.search, not search")
 
 if TYPE_CHECKING:
-    from .build import build as build
+    from .model import build as build
     from .errors import EvaluationError as EvaluationError
     from .errors import Fenced as Fenced
     from .errors import PoolError as PoolError
@@ -50,7 +50,7 @@ _LAZY = {
     "make_pool": ".local",
     "drive": ".run.loop",
     "Pool": ".run.pool",
-    "build": ".build",
+    "build": ".model",
     "Result": ".result",
     "pareto": ".front",
     "dominates": ".front",

@@ -65,7 +65,9 @@ def same_machine(trials: Sequence[M], metrics: Sequence[Metric], machine: str = 
         return [trial for trial in trials if fingerprint(trial) == machine]
     if len(machines) > 1:
         known = ", ".join(machines)
-        raise SpecError(f"latencies of different machines do not compare; one of {known}", "machine")
+        raise SpecError(
+            f"latencies of different machines do not compare; one of {known}", "machine"
+        )
     return list(trials)
 
 

@@ -32,7 +32,9 @@ METRICS = {
     metric.name: metric
     for metric in (
         Metric("quality", Direction.MAXIMIZE, "", "the task's score on its validation split"),
-        Metric("latency_ms", Direction.MINIMIZE, "ms", "median time of a call of the compiled model"),
+        Metric(
+            "latency_ms", Direction.MINIMIZE, "ms", "median time of a call of the compiled model"
+        ),
         Metric("latency_p95_ms", Direction.MINIMIZE, "ms", "95th percentile of the same calls"),
         Metric("params", Direction.MINIMIZE, "", "number of trained parameters"),
     )

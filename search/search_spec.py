@@ -103,5 +103,3 @@ class SearchSpec:
     def from_json(cls, text: str) -> SearchSpec:
         """The inverse of `to_json`. Raises SpecError."""
         return cls.from_dict(parse_json(text))
-
-

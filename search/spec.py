@@ -1,7 +1,7 @@
 """`ArchSpec`: an architecture as data. Frozen, typed, one canonical JSON, one fingerprint.
 
 It describes; it does not build, and must not know torch: a client that stores or compares
-architectures loads nothing heavy. Next: `build.py` makes a module of one, `space/` makes them.
+architectures loads nothing heavy. Next: `model.py` makes a module of one, `space/` makes them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SCHEMA = 1
 Scalar = int | float | str | bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BlockSpec:
     """One block by name, with every setting it has: nothing is left to a default, so that equal
     blocks are equal text. `settings` is kept sorted by name.
@@ -33,6 +33,13 @@ class BlockSpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", tuple(sorted(self.settings)))
+
+    # by their text, as fingerprints are: Python takes 1, 1.0 and True for equal
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BlockSpec) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
 
     @classmethod
     def of(cls, name: str, **settings: Scalar) -> BlockSpec:
@@ -53,9 +60,9 @@ class BlockSpec:
         for key, value in given["settings"].items():
             if not isinstance(value, int | float | str | bool) or value != value:
                 wrong = f"wanted a number, a string or a boolean, got {value!r}"
-                raise SpecError(wrong, f"{field}.settings.{key}")
+                raise SpecError(wrong, f"{field}.{key}")
             if isinstance(value, float) and math.isinf(value):
-                raise SpecError(f"wanted a finite number, got {value!r}", f"{field}.settings.{key}")
+                raise SpecError(f"wanted a finite number, got {value!r}", f"{field}.{key}")
         return cls(name, tuple(given["settings"].items()))
 
 
@@ -146,7 +153,7 @@ class ArchSpec:
         `build`, which loads them."""
         fields = {"schema", "image", "classes", "patch", "width", "layers"}
         given = _fields(data, fields, "")
-        if given["schema"] != SCHEMA:
+        if given["schema"] != SCHEMA or type(given["schema"]) is not int:
             raise SpecError(f"{given['schema']!r} is not known here, only {SCHEMA}", "schema")
         for field in ("image", "layers"):
             if not isinstance(given[field], list | tuple):
@@ -172,7 +179,9 @@ def parse_json(text: str) -> object:
     """Raises SpecError where the text is not JSON or names a key twice."""
     try:
         return json.loads(text, object_pairs_hook=_once)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except SpecError:
+        raise
+    except (ValueError, RecursionError) as error:  # what is no JSON, or an endless number
         raise SpecError(f"not JSON: {error}") from error
 
 

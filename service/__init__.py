@@ -17,6 +17,7 @@ if __name__ != "formwright.service":
 if TYPE_CHECKING:
     from .client import Client as Client
     from .errors import ServiceError as ServiceError
+    from .embedded import local_server as local_server
     from .records import Event as Event
     from .records import SearchRecord as SearchRecord
     from .records import SearchState as SearchState
@@ -34,6 +35,7 @@ _LAZY = {
     "ServiceError": ".errors",
     "Settings": ".settings",
     "serve": ".server",
+    "local_server": ".embedded",
 }
 
 __all__ = list(_LAZY)

@@ -36,6 +36,7 @@ def serve(arguments: list[str]) -> int:
     parser.add_argument("--port", type=int, default=PORT, help="0 takes a free one")
     parser.add_argument("--workers", type=int, default=2, help="Ray workers; 0: without Ray")
     parser.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster (none: one is started)")
+    parser.add_argument("--with-parent", action="store_true", help="end when standard input closes")
     return _run(parser, arguments, _serve)
 
 
@@ -102,7 +103,9 @@ def _serve(given: argparse.Namespace, console: Console) -> int:
             f"and port {given.port}"
         )
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
-    settings = Settings(given.database, given.host, given.port, given.workers, given.ray)
+    settings = Settings(
+        given.database, given.host, given.port, given.workers, given.ray, given.with_parent
+    )
 
     def ready(address: str) -> None:
         print(f"formwright serves on {address}, database {settings.database}", flush=True)
@@ -114,9 +117,7 @@ def _serve(given: argparse.Namespace, console: Console) -> int:
 def _submit(given: argparse.Namespace, console: Console) -> int:
     spec = _spec(given)
     with Client(given.server) as client:
-        search = client.submit(
-            spec, request_id=given.request_id, display_name=given.display_name
-        )
+        search = client.submit(spec, request_id=given.request_id, display_name=given.display_name)
         console.print(search.id, highlight=False)
         return _follow(client, search, console) if given.watch else 0
 

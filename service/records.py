@@ -6,12 +6,14 @@ It must not know SQL, grpc or the wire. Next: `store/store.py` keeps these, `con
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ..search import ArchSpec, SearchSpec, TrialState
+
+Item = TypeVar("Item")
 
 
 class SearchState(StrEnum):
@@ -104,8 +106,8 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Page:
+class Page(Generic[Item]):
     """A piece of a list, and where the next begins (empty: there is none)."""
 
-    items: tuple[SearchRecord, ...] | tuple[TrialRecord, ...] = field(default=())
+    items: tuple[Item, ...] = ()
     next: str = ""

@@ -7,8 +7,11 @@ Next: `servicer.py` for the methods, `supervisor.py` for the scheduler.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
+import sys
+import threading
 from collections.abc import Callable
 
 import grpc
@@ -49,6 +52,8 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     await server.start()
     supervising = asyncio.ensure_future(supervisor.run())
     stopping = _on_signals()
+    if settings.with_parent:
+        _on_end_of_input(stopping)
     ready(f"{settings.host}:{port}")
     try:
         await stopping.wait()
@@ -59,6 +64,17 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
         await supervising
         servicer.close()
         store.close()
+
+
+def _on_end_of_input(stopping: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        with contextlib.suppress(RuntimeError):  # the loop has ended before its parent did
+            loop.call_soon_threadsafe(stopping.set)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _on_signals() -> asyncio.Event:

@@ -16,13 +16,15 @@ LEASE_S = 15.0  # a search whose scheduler was silent for this long is taken ove
 class Settings:
     """`database` is the path of an SQLite file or an SQLAlchemy URL; `port` 0 takes a free one;
     `workers` are Ray processes, and with 0 the scheduler evaluates in its own process; `ray` is
-    the address of a cluster (none: one is started here)."""
+    the address of a cluster (none: one is started here). `with_parent` ends the server when its
+    standard input closes, so that it does not outlive whoever started it."""
 
     database: str = "formwright.db"
     host: str = "127.0.0.1"
     port: int = PORT
     workers: int = 2
     ray: str | None = None
+    with_parent: bool = False
 
 
 def server_address() -> str:

@@ -114,7 +114,9 @@ def follow(client: Client, search: SearchRecord, console: Console) -> SearchStat
     with Live(board, console=console, refresh_per_second=4, transient=True):
         for event in client.watch(search.id):
             board.add(event)
-    console.print(f"search {search.id} {board.state.lower()}" + (board.error and f": {board.error}"))
+    console.print(
+        f"search {search.id} {board.state.lower()}" + (board.error and f": {board.error}")
+    )
     return board.state
 
 

@@ -2,7 +2,7 @@
 
 "Attention Is All You Need" (Vaswani et al., 2017). Written as its definition: fusing it is the
 work of our compiler (`fuse_attention`), and what a search measures is the rewritten graph.
-Tokens know where they stand from the positions that `../build.py` adds, not from here.
+Tokens know where they stand from the positions that `../model.py` adds, not from here.
 
 Shapes: B batch, T tokens, D width, H heads, K = D / H head width. Next: `mamba2.py`.
 """

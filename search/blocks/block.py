@@ -2,7 +2,7 @@
 
 B batch, T tokens, D width. A block is a row: a Config (a frozen dataclass without defaults, so
 that a spec says everything), a module, and samples that the tests run. It must not know what a
-layer is. Next: `pool.py`, the simplest; `../build.py` puts them together.
+layer is. Next: `pool.py`, the simplest; `../model.py` puts them together.
 """
 
 from __future__ import annotations

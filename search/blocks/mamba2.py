@@ -6,7 +6,7 @@ are read row by row, and each sees only those before it.
 
 Shapes: B batch, T tokens, D width, E = expand * D, H heads, P = E / H head width, N state,
 Q chunk, C chunks (Q * C >= T). `b` and `c` are shared by the heads (one group).
-Next: `../build.py`.
+Next: `../model.py`.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _in_chunks(x: Tensor, chunk: int) -> Tensor:
     missing = -x.shape[1] % chunk
     if missing:
         x = torch.cat([x, x.new_zeros(x.shape[0], missing, *x.shape[2:])], 1)
-    return x.reshape(x.shape[0], -1, chunk, *x.shape[2:])
+    return x.reshape(x.shape[0], x.shape[1] // chunk, chunk, *x.shape[2:])
 
 
 def _zeros(x: Tensor, b: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class Mamba2(nn.Module):
         super().__init__()
         inner = config.expand * site.width
         if inner % config.head_width:
-            raise ValueError(f"heads of {config.head_width} do not divide a width of {inner}")
+            raise ValueError(f"heads of {config.head_width} do not divide the inner width {inner}")
         self.config = config
         self.inner, self.heads = inner, inner // config.head_width
         mixed = inner + 2 * config.state

@@ -75,13 +75,14 @@ def _evaluate(evaluation: Evaluation, deadline: Deadline) -> Measurement:
     with working():  # loading torch is work, too
         import torch
 
-        from .latency import measure
+        from .latency import check_target, measure
         from .machine import using_threads
         from .train import train
 
     with using_threads(evaluation.threads), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(evaluation.seed)
         with working():
+            check_target(evaluation.target)
             model, train_split, validation = _prepare(evaluation)
         params = sum(p.numel() for p in model.parameters() if p.requires_grad)
         trained = train(
@@ -112,7 +113,7 @@ def _evaluate(evaluation: Evaluation, deadline: Deadline) -> Measurement:
 def _prepare(evaluation: Evaluation) -> tuple[nn.Module, Split, Split]:
     """The model as it is before training, and the data. Raises EvaluationError if they do not
     fit."""
-    from ..build import build
+    from ..model import build
     from ..tasks import TASKS
 
     architecture, task = evaluation.architecture, TASKS.load(evaluation.task, "task")

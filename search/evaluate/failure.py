@@ -42,10 +42,20 @@ def reason(error: BaseException) -> str:
     """
     error = _inside(error)
     if isinstance(error, FormwrightError):
-        return one_line(str(error))
+        return _shortened(str(error))
     lines = str(error).strip().splitlines()
     name = type(error).__name__
     return one_line(f"{name}: {lines[0]}" if lines else name)
+
+
+def _shortened(text: str, longest: int = 500) -> str:
+    """In one line, cut in the middle: a list of known names may be long, and the nearest guess
+    stands at the end."""
+    text = " ".join(text.split())
+    if len(text) <= longest:
+        return text
+    half = longest // 2
+    return f"{text[: half - 1]}…{text[-half:]}"
 
 
 def _inside(error: BaseException) -> BaseException:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ...compiler import Report, collect
+from ...compiler.lower import target as known_target
 from ..errors import EvaluationError
 from .failure import Deadline, reason
 from .machine import Machine, machine, using_threads
@@ -87,6 +88,11 @@ def measure(
     )
 
 
+def check_target(name: str) -> None:
+    """Raises the compiler's OptionError unless `name` is a target: better before training."""
+    known_target(name, {})
+
+
 @contextmanager
 def _forgetting() -> Iterator[None]:
     """Dynamo keeps code per function, and gives up on one after eight models that share it: all
@@ -99,8 +105,7 @@ def _forgetting() -> Iterator[None]:
 
 
 def _compiled(model: nn.Module, example: Tensor, target: str) -> tuple[Call, Report]:
-    options = {"target": target}
-    compiled = torch.compile(model, backend="formwright", options=options, dynamic=False)
+    compiled = torch.compile(model, backend="formwright", options={"target": target}, dynamic=False)
     with working(), collect() as report:
         expected = model(example)
         try:

@@ -49,7 +49,7 @@ def machine(threads: int, target: str) -> Machine:
         cpu=cpu_model(),
         cores=usable_cores(),
         threads=threads,
-        torch=str(torch.__version__),
+        torch=str(torch.version.__version__),
         formwright=__version__,
         target=target,
     )

@@ -128,7 +128,9 @@ def _opened(name: str) -> int:
 
 def _free(file: int) -> None:
     """Unlocks, then closes: a child forked meanwhile has the same opening and would keep it."""
-    _open.discard(file)
+    if file not in _open:  # a forked child, leaving what its parent entered
+        return
+    _open.remove(file)
     fcntl.flock(file, fcntl.LOCK_UN)
     os.close(file)
 

@@ -72,6 +72,4 @@ class MemoryLog:
 def refused(trial: Trial, old: Trial | None) -> str:
     """Why a log did not take an entry."""
     now = f"{old.state} in attempt {old.attempt}" if old else "not there"
-    return (
-        f"trial {trial.number} is {now}; {trial.state} in attempt {trial.attempt} cannot follow"
-    )
+    return f"trial {trial.number} is {now}; {trial.state} in attempt {trial.attempt} cannot follow"

@@ -25,7 +25,6 @@ from .pool import Evaluate, Job, Outcome, attempt
 from .reaper import Reaper
 
 OBJECT_STORE = 80 * 2**20  # bytes; measurements are small, and Ray would take 30 % of the memory
-GRACE_S = 30.0  # a candidate ends itself at its time limit; a worker that does not is ended
 
 
 @dataclass
@@ -37,15 +36,23 @@ class _Running:
 
 class RayPool:
     """`workers` actors of `threads` threads each, on the cluster at `address`, or on one started
-    here for as long as the pool is open. Raises PoolError if Ray cannot be started."""
+    here for as long as the pool is open. A candidate ends itself at its time limit; a worker that
+    has not after another `grace_s` is ended. Raises PoolError if Ray cannot be started."""
 
     def __init__(
-        self, evaluate: Evaluate, workers: int, *, threads: int = 1, address: str | None = None
+        self,
+        evaluate: Evaluate,
+        workers: int,
+        *,
+        threads: int = 1,
+        address: str | None = None,
+        grace_s: float = 30.0,
     ) -> None:
         if workers < 1:
             raise PoolError(f"wanted one worker or more, got {workers}")
         self.slots = workers
         self._threads = threads
+        self._grace_s = grace_s
         self._close_ray = _start(workers, threads, address)
         self._evaluate = ray.put(evaluate)
         self._idle = [self._actor() for _ in range(workers)]
@@ -60,7 +67,7 @@ class RayPool:
         if self._closed or not self._idle:
             raise PoolError("the pool is closed" if self._closed else "every slot is taken")
         actor = self._idle.pop()
-        ends = time.monotonic() + job.evaluation.timeout_s + GRACE_S
+        ends = time.monotonic() + job.evaluation.timeout_s + self._grace_s
         self._running[actor.run.remote(job)] = _Running(job, actor, ends)
 
     def wait(self, timeout_s: float) -> list[Outcome]:
@@ -168,7 +175,8 @@ def _is_ray(process: psutil.Process) -> bool:
 def _why(error: RayActorError) -> str:
     """Ray's reason in one line; the rest of its message is about our internals."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return one_line(lines[-1] if lines else type(error).__name__, 200)
+    reason = lines[-1].partition("Some common causes")[0] if lines else type(error).__name__
+    return one_line(reason, 200)
 
 
 def _nothing() -> None:

@@ -62,7 +62,8 @@ class Space:
             differing = ", ".join(sorted(set(params) ^ set(known)))
             raise SpecError(f"not exactly the genes of {self.name}: {differing}", "params")
         for name, value in params.items():
-            if value not in known[name].choices:
+            # Python takes 1, 1.0 and True for equal; specs do not
+            if not any(type(c) is type(value) and c == value for c in known[name].choices):
                 choices = ", ".join(map(repr, known[name].choices))
                 raise SpecError(f"{value!r} is not one of {choices}", f"params.{name}")
         asleep = set(self.inactive(params))

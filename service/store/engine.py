@@ -1,0 +1,179 @@
+"""`Database`: one engine, and the two kinds of transactions: `read()` and `write()`.
+
+Everything that differs between SQLite and PostgreSQL is here. Several processes may write the same
+SQLite file, on one host. It must not know the tables. Next: `migrate.py`, `store.py`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, Insert, Table, create_engine, event, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
+
+from ...search.trial import one_line
+from ..errors import InternalError, SetupError
+
+BUSY_S = 30.0  # how long a transaction waits for another one to end
+_WRITES = "formwright_writes"  # the execution option of connections that are going to write
+_CONNECTIONS = 16  # kept open; as many again may come for a moment
+
+
+class Database:
+    """Thread safe. What SQLAlchemy raises in a transaction comes out as InternalError."""
+
+    def __init__(self, url: URL, busy_s: float = BUSY_S) -> None:
+        """Raises SetupError if the database's driver is not installed."""
+        self.where = url.database or "" if _is_sqlite(url) else url.render_as_string()
+        self.is_sqlite = _is_sqlite(url)
+        self._engine = _engine(url, busy_s)
+        # Threads queue here and only processes at SQLite's own lock, which is polled
+        self._lock: AbstractContextManager[object] = (
+            threading.Lock() if self.is_sqlite else nullcontext()
+        )
+        self._closed = False
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that sees one state of the database from its first statement on."""
+        snapshot = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        with self._failures(), self._engine.execution_options(**snapshot).begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that may write: on SQLite the only one from its beginning; elsewhere it
+        locks the row of its search first."""
+        engine = self._engine.execution_options(**{_WRITES: True})
+        with self._failures(), self._lock, engine.begin() as connection:
+            yield connection
+
+    def use_write_ahead_log(self, busy_s: float = BUSY_S) -> None:
+        """Lets readers read while somebody writes; the file remembers. Nothing but on SQLite."""
+        if not self.is_sqlite:
+            return
+        until = time.monotonic() + busy_s
+        while True:
+            try:
+                with self._failures(), self._engine.connect() as connection:
+                    connection.exec_driver_sql("COMMIT")  # the mode changes outside transactions
+                    connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+                return
+            except InternalError as error:
+                # SQLite does not wait here by itself while another process does the same
+                busy = isinstance(error.__cause__, OperationalError) and "locked" in str(error)
+                if not busy or time.monotonic() > until:
+                    raise
+                time.sleep(0.02)
+
+    def close(self) -> None:
+        self._closed = True
+        self._engine.dispose()
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        if self._closed:
+            raise InternalError(f"the store {self.where} is closed")
+        try:
+            yield
+        except SQLAlchemyError as error:
+            why = one_line(str(getattr(error, "orig", None) or error))
+            raise InternalError(f"the database {self.where} failed: {why}") from error
+
+
+def clock(connection: Connection) -> datetime:
+    """Now, by the one clock that all who share the database agree on: the database's own, and the
+    host's for SQLite, which serves one host."""
+    if connection.dialect.name == "sqlite":
+        return datetime.now(UTC)
+    now: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+    return now.astimezone(UTC)
+
+
+def insert_if_new(connection: Connection, table: Table, column: str, row: dict[str, Any]) -> None:
+    """Inserts the row unless there is one with its value of the unique `column`; there is one
+    afterwards. Waits for the end of another transaction that is inserting the same."""
+    name = connection.dialect.name
+    statement: Insert = (
+        sqlite.insert(table).on_conflict_do_nothing(index_elements=[column])
+        if name == "sqlite"
+        else postgresql.insert(table).on_conflict_do_nothing(index_elements=[column])
+    )
+    connection.execute(statement.values(**row))
+
+
+def lock_schema(connection: Connection) -> None:
+    """Only one at a time migrates. On SQLite a transaction that writes is alone anyway."""
+    if connection.dialect.name != "sqlite":
+        key = int.from_bytes(b"formwrig", "big")
+        connection.execute(select(func.pg_advisory_xact_lock(key)))
+
+
+def read_url(given: str) -> URL:
+    """The URL that was given, or the SQLite file whose path was. Raises SetupError."""
+    try:
+        url = make_url(given) if "://" in given else URL.create("sqlite", database=given)
+    except (ArgumentError, ValueError) as error:
+        raise SetupError(f"not the URL of a database: {given!r}; wanted a path or a URL") from error
+    kind = url.get_backend_name()
+    if kind == "postgresql":
+        # whichever driver SQLAlchemy would take by default, which differs between its versions
+        return url if "+" in url.drivername else url.set(drivername="postgresql+psycopg")
+    if kind != "sqlite":
+        wanted = "wanted a path, sqlite:///PATH or postgresql://HOST/NAME"
+        raise SetupError(f"databases of kind {kind!r} are not supported; {wanted}")
+    return url.set(drivername="sqlite", database=str(_sqlite_file(url.database or "")))
+
+
+def _sqlite_file(path: str) -> Path:
+    if not path or path == ":memory:" or path.startswith("file:"):
+        raise SetupError(f"{path!r} is not a file; a store is a file, so that it outlives a server")
+    file = Path(path).expanduser().absolute()
+    if file.is_dir():
+        raise SetupError(f"{file} is a folder; name a file in it")
+    if not file.parent.is_dir():
+        raise SetupError(f"there is no folder {file.parent}; make it, or name another database")
+    return file
+
+
+def _is_sqlite(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite"
+
+
+def _engine(url: URL, busy_s: float) -> Engine:
+    extra: dict[str, Any] = {"connect_args": {"timeout": busy_s}} if _is_sqlite(url) else {}
+    try:
+        engine = create_engine(
+            url, pool_size=_CONNECTIONS, max_overflow=_CONNECTIONS, pool_pre_ping=True, **extra
+        )
+    except ModuleNotFoundError as error:
+        raise SetupError(f"the driver is missing: pip install {error.name}") from error
+    except (ArgumentError, SQLAlchemyError) as error:
+        raise SetupError(f"cannot use {url.render_as_string()}: {one_line(str(error))}") from error
+    if _is_sqlite(url):
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: Any, _: object) -> None:
+    """Settings of a connection; none of them writes to the file."""
+    # The driver would begin transactions by itself, late and not before SELECT or DDL
+    connection.isolation_level = None
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA synchronous = FULL")  # what was committed survives a power cut
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that reads first and writes later fails at once if another has written
+    # meanwhile, whatever the timeout; so one that is going to write says so from the start.
+    writes = connection.get_execution_options().get(_WRITES)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,70 @@
+"""Brings a database to the tables this code knows, or refuses one that is newer.
+
+Alembic runs inside the package, with its own version table, so that another tool's migrations in
+the same database are not disturbed. Next: `migrations/versions/`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+from ..errors import SetupError
+from .engine import Database, lock_schema
+from .schema import PREFIX, Base
+
+VERSION_TABLE = f"{PREFIX}alembic_version"
+_FOLDER = Path(__file__).parent / "migrations"
+
+
+def upgrade(database: Database) -> None:
+    """Creates the tables of a new database or brings older ones up to date; several processes may
+    do so at once. Raises SetupError, with nothing written, where the database is newer."""
+    scripts = ScriptDirectory(str(_FOLDER))
+    with database.read() as connection:
+        done = _is_current(connection, scripts, database.where)
+    database.use_write_ahead_log()
+    if done:
+        return
+    with database.write() as connection:
+        lock_schema(connection)
+        if _is_current(connection, scripts, database.where):
+            return  # another process was faster
+        context = migration_context(connection, scripts)
+        with Operations.context(context):
+            context.run_migrations()
+
+
+def migration_context(
+    connection: Connection, scripts: ScriptDirectory | None = None
+) -> MigrationContext:
+    """Alembic's view of our tables in this database, and of nothing else there."""
+    options: dict[str, Any] = {
+        "version_table": VERSION_TABLE,
+        "target_metadata": Base.metadata,
+        "include_object": _is_ours,
+    }
+    if scripts is not None:
+        known = scripts
+        options["fn"] = lambda revision, _: known._upgrade_revs("head", revision)
+    return MigrationContext.configure(connection, opts=options)
+
+
+def _is_current(connection: Connection, scripts: ScriptDirectory, where: str) -> bool:
+    found = set(migration_context(connection).get_current_heads())
+    known = sorted(script.revision for script in scripts.walk_revisions())
+    if newer := found - set(known):
+        raise SetupError(
+            f"the database {where} has revision {', '.join(sorted(newer))}, this formwright knows"
+            f" {', '.join(known)}; use a newer formwright or another --database"
+        )
+    return found == set(scripts.get_heads())
+
+
+def _is_ours(_: object, name: str | None, kind: str, reflected: bool, compare_to: object) -> bool:
+    return kind != "table" or bool(name and name.startswith(PREFIX) and name != VERSION_TABLE)

@@ -1,0 +1,178 @@
+"""What is read: rows to the nouns of `records.py`. Every function works in the transaction that it
+is given, so what one method returns belongs together. Next: `writes.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
+
+from ...search import ArchSpec, SearchSpec, Trial, TrialState
+from ..errors import NotFound
+from ..records import Event, SearchRecord, SearchState, TrialRecord
+from .schema import architectures, events, metrics, searches, trials
+
+Condition = ColumnElement[bool]
+architecture = lru_cache(maxsize=4096)(ArchSpec.from_json)  # frozen, and often asked for
+
+
+def search_row(connection: Connection, id: str, lock: bool = False) -> Row[Any]:
+    """The row of a search; `lock` keeps other writers away from the search until the transaction
+    ends (SQLite does so anyway). Raises NotFound."""
+    statement = select(searches).where(searches.c.id == id)
+    row = connection.execute(statement.with_for_update() if lock else statement).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no search {id!r}")
+    return row
+
+
+def search_record(connection: Connection, id: str) -> SearchRecord:
+    """Raises NotFound."""
+    return search_records(connection, [search_row(connection, id)])[0]
+
+
+def search_records(connection: Connection, rows: Sequence[Row[Any]]) -> list[SearchRecord]:
+    t = trials.c
+    statement = (
+        select(t.search_key, t.state, func.count())
+        .where(t.search_key.in_([row.key for row in rows]))
+        .group_by(t.search_key, t.state)
+    )
+    counts: dict[int, dict[TrialState, int]] = defaultdict(dict)
+    for key, state, count in connection.execute(statement):
+        counts[key][TrialState(state)] = count
+    return [
+        SearchRecord(
+            id=row.id,
+            spec=SearchSpec.from_json(row.spec),
+            state=SearchState(row.state),
+            display_name=row.display_name,
+            error=row.error,
+            counts=counts[row.key],
+            last_sequence=row.last_sequence,
+            created=row.created,
+            updated=row.updated,
+        )
+        for row in rows
+    ]
+
+
+def newest_searches(connection: Connection, before: int, limit: int) -> list[Row[Any]]:
+    """Rows of searches that came before `before` (0: all), newest first."""
+    statement = select(searches).order_by(searches.c.key.desc()).limit(limit)
+    if before:
+        statement = statement.where(searches.c.key < before)
+    return list(connection.execute(statement))
+
+
+def keys_of(connection: Connection, ids: Collection[str]) -> list[int]:
+    """Raises NotFound for an id that is not there."""
+    statement = select(searches.c.id, searches.c.key).where(searches.c.id.in_(ids))
+    found = {row.id: row.key for row in connection.execute(statement)}
+    if missing := sorted(set(ids) - set(found)):
+        raise NotFound(f"there is no search {missing[0]!r}")
+    return list(found.values())
+
+
+def trial_records(
+    connection: Connection, conditions: Iterable[Condition], limit: int | None = None
+) -> list[TrialRecord]:
+    """The trials for which all conditions hold, by search and number. With a limit they must be
+    conditions that leave trials of one search."""
+    rows, values = _trials(connection, list(conditions), limit)
+    return [
+        TrialRecord(
+            search_id=row.search_id,
+            number=row.number,
+            state=TrialState(row.state),
+            attempt=row.attempt,
+            fingerprint=row.fingerprint,
+            architecture=architecture(row.spec),
+            values=values[row.search_key, row.number],
+            details=json.loads(row.details),
+            error=row.error,
+            created=row.created,
+            updated=row.updated,
+        )
+        for row in rows
+    ]
+
+
+def trials_of(connection: Connection, key: int, *conditions: Condition) -> list[Trial]:
+    """The same as they were appended, for one search."""
+    rows, values = _trials(connection, [trials.c.search_key == key, *conditions], None)
+    return [
+        Trial(
+            number=row.number,
+            params=json.loads(row.params),
+            architecture=architecture(row.spec),
+            state=TrialState(row.state),
+            attempt=row.attempt,
+            values=values[key, row.number],
+            details=json.loads(row.details),
+            error=row.error,
+        )
+        for row in rows
+    ]
+
+
+def event_records(connection: Connection, row: Row[Any], after: int, limit: int) -> list[Event]:
+    """The events of the search `row` that follow number `after`, at most `limit`."""
+    joined = events.outerjoin(
+        trials,
+        (trials.c.search_key == events.c.search_key) & (trials.c.number == events.c.number),
+    ).outerjoin(architectures)
+    statement = (
+        select(events, trials.c.fingerprint, trials.c.created, architectures.c.spec)
+        .select_from(joined)
+        .where(events.c.search_key == row.key, events.c.sequence > after)
+        .order_by(events.c.sequence)
+        .limit(max(limit, 0))
+    )
+    return [_event(row.id, found) for found in connection.execute(statement)]
+
+
+def _event(search_id: str, row: Row[Any]) -> Event:
+    new = json.loads(row.payload)
+    if row.number is None:
+        state = SearchState(new["state"])
+        return Event(row.sequence, row.time, state=state, error=new["error"])
+    trial = TrialRecord(
+        search_id=search_id,
+        number=row.number,
+        state=TrialState(new["state"]),
+        attempt=new["attempt"],
+        fingerprint=row.fingerprint,
+        architecture=architecture(row.spec),
+        values=new["values"],
+        details={},
+        error=new["error"],
+        created=row.created,
+        updated=row.time,
+    )
+    return Event(row.sequence, row.time, trial=trial)
+
+
+def _trials(
+    connection: Connection, conditions: list[Condition], limit: int | None
+) -> tuple[Sequence[Row[Any]], Mapping[tuple[int, int], dict[str, float]]]:
+    wanted = select(trials, searches.c.id.label("search_id"), architectures.c.spec)
+    wanted = _joined(wanted).join(architectures).where(*conditions)
+    by_number = wanted.order_by(trials.c.search_key, trials.c.number).limit(limit)
+    rows = connection.execute(by_number).all()
+    if limit is not None and rows:
+        conditions = [*conditions, trials.c.number <= rows[-1].number]
+    measured = _joined(select(metrics).select_from(metrics.join(trials))).where(*conditions)
+    values: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
+    for key, number, metric, value in connection.execute(measured):
+        values[key, number][metric] = value
+    return rows, values
+
+
+def _joined(statement: Select[Any]) -> Select[Any]:
+    return statement.join(searches, searches.c.key == trials.c.search_key)

@@ -1,0 +1,153 @@
+"""The tables, as typed models. Statements elsewhere use the tables behind them (Core, no sessions).
+
+What is filtered or sorted by has a column; what is only carried along is JSON text, which every
+database keeps as it was written. A change here needs a migration, and
+`tests/service/test_migrations.py` compares the two. It must not know how tables are used.
+Next: `migrations/versions/`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import cast
+
+from sqlalchemy import (
+    DateTime,
+    Dialect,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+PREFIX = "formwright_"
+NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware time. SQLite has no time zones: there it is kept as UTC without one."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """Carries the metadata of our tables, and of no others."""
+
+    metadata = MetaData(naming_convention=NAMES)
+
+
+class SearchRow(Base):
+    """A search and its lease. `key` is the order in which searches came; `owner` is empty and
+    `lease_expires` NULL while nobody runs it; `epoch` counts the claims."""
+
+    __tablename__ = f"{PREFIX}searches"
+
+    key: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(String(32), unique=True)
+    request_id: Mapped[str] = mapped_column(Text, unique=True)
+    display_name: Mapped[str] = mapped_column(Text)
+    spec: Mapped[str] = mapped_column(Text)
+    space: Mapped[str] = mapped_column(Text)
+    task: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16))
+    error: Mapped[str] = mapped_column(Text)
+    owner: Mapped[str] = mapped_column(Text)
+    epoch: Mapped[int]
+    lease_expires: Mapped[datetime | None] = mapped_column(UtcTime)
+    last_sequence: Mapped[int]
+    created: Mapped[datetime] = mapped_column(UtcTime)
+    updated: Mapped[datetime] = mapped_column(UtcTime)
+
+    __table_args__ = (Index(None, "state", "key"),)
+
+
+class ArchitectureRow(Base):
+    """An architecture by its fingerprint, once, whichever searches propose it."""
+
+    __tablename__ = f"{PREFIX}architectures"
+
+    fingerprint: Mapped[str] = mapped_column(String(80), primary_key=True)
+    spec: Mapped[str] = mapped_column(Text)
+
+
+class TrialRow(Base):
+    """The newest state of a trial. Its values are in `MetricRow`."""
+
+    __tablename__ = f"{PREFIX}trials"
+
+    search_key: Mapped[int] = mapped_column(ForeignKey(SearchRow.key), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))
+    attempt: Mapped[int]
+    fingerprint: Mapped[str] = mapped_column(ForeignKey(ArchitectureRow.fingerprint))
+    params: Mapped[str] = mapped_column(Text)
+    details: Mapped[str] = mapped_column(Text)
+    error: Mapped[str] = mapped_column(Text)
+    created: Mapped[datetime] = mapped_column(UtcTime)
+    updated: Mapped[datetime] = mapped_column(UtcTime)
+
+    __table_args__ = (Index(None, "search_key", "state"),)
+
+
+class MetricRow(Base):
+    """One finite value of one trial; the best of a metric is the end of an index."""
+
+    __tablename__ = f"{PREFIX}metrics"
+
+    search_key: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    metric: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[float] = mapped_column(Double)
+
+    __table_args__ = (
+        ForeignKeyConstraint(["search_key", "number"], [TrialRow.search_key, TrialRow.number]),
+        Index(None, "search_key", "metric", "value"),
+    )
+
+
+class EventRow(Base):
+    """One change of a search. `number` is NULL for a change of the search itself; `payload` is
+    what was new, as JSON. `sequence` is counted per search, in the transaction of the change: a
+    database's own sequence commits out of order, and a reader would skip events."""
+
+    __tablename__ = f"{PREFIX}events"
+
+    search_key: Mapped[int] = mapped_column(ForeignKey(SearchRow.key), primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True)
+    time: Mapped[datetime] = mapped_column(UtcTime)
+    number: Mapped[int | None]
+    payload: Mapped[str] = mapped_column(Text)
+
+    __table_args__ = (
+        ForeignKeyConstraint(["search_key", "number"], [TrialRow.search_key, TrialRow.number]),
+    )
+
+
+searches = cast(Table, SearchRow.__table__)
+architectures = cast(Table, ArchitectureRow.__table__)
+trials = cast(Table, TrialRow.__table__)
+metrics = cast(Table, MetricRow.__table__)
+events = cast(Table, EventRow.__table__)

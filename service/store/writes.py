@@ -1,0 +1,130 @@
+"""What is written: each function is a part of the caller's transaction, which has locked the search
+(`search_row(..., lock=True)`), and leaves the events of what it changed. Next: `trial_log.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, insert, select, update
+
+from ...search import Fenced, Trial
+from ...search.trial import one_line
+from ..errors import NotFound
+from ..records import SEARCH_TRANSITIONS, Claim, SearchState
+from .engine import clock, insert_if_new
+from .queries import search_row, trials_of
+from .schema import architectures, events, metrics, searches, trials
+
+Change = tuple[int | None, Mapping[str, Any]]  # number of a trial or None, and what is new
+
+
+def add_events(connection: Connection, key: int, now: datetime, changes: Sequence[Change]) -> None:
+    """Numbers the changes from where the search's events end; its update time moves too."""
+    s = searches.c
+    grown = {"last_sequence": s.last_sequence + len(changes), "updated": now}
+    connection.execute(update(searches).where(s.key == key).values(grown))
+    last = connection.execute(select(s.last_sequence).where(s.key == key)).scalar_one()
+    rows = [
+        {
+            "search_key": key,
+            "sequence": sequence,
+            "time": now,
+            "number": number,
+            "payload": json.dumps(payload, sort_keys=True),
+        }
+        for sequence, (number, payload) in enumerate(changes, last - len(changes) + 1)
+    ]
+    connection.execute(insert(events), rows)
+
+
+def set_state(
+    connection: Connection, key: int, now: datetime, state: SearchState, error: str = ""
+) -> None:
+    """The search goes to `state`. Where that is not RUNNING, the lease ends; where it is final,
+    what was still open is pruned first, so that the change of state is the last event."""
+    if state.final:
+        ended = "the search was cancelled" if state is SearchState.CANCELLED else "the search ended"
+        _prune_open(connection, key, now, ended)
+    new: dict[str, Any] = {"state": state.value, "error": error}
+    if state is not SearchState.RUNNING:
+        new |= {"owner": "", "lease_expires": None}
+    connection.execute(update(searches).where(searches.c.key == key).values(new))
+    add_events(connection, key, now, [(None, {"state": state.value, "error": error})])
+
+
+def save_trial(
+    connection: Connection, key: int, now: datetime, trial: Trial, known: bool
+) -> Change:
+    """Makes `trial` the newest state of its number. The caller passes what comes back to
+    `add_events`."""
+    new = {
+        "state": trial.state.value,
+        "attempt": trial.attempt,
+        "error": trial.error,
+        "details": json.dumps(dict(trial.details)),
+        "updated": now,
+    }
+    values = {name: float(value) for name, value in trial.values.items()}
+    place = {"search_key": key, "number": trial.number}
+    if known:
+        t, m = trials.c, metrics.c
+        one = (t.search_key == key) & (t.number == trial.number)
+        connection.execute(update(trials).where(one).values(new))
+        connection.execute(delete(metrics).where(m.search_key == key, m.number == trial.number))
+    else:
+        fixed = {"params": json.dumps(dict(trial.params)), "created": now}
+        fixed["fingerprint"] = _save_architecture(connection, trial)
+        connection.execute(insert(trials).values(place | fixed | new))
+    rows = [place | {"metric": name, "value": value} for name, value in values.items()]
+    if rows:
+        connection.execute(insert(metrics), rows)
+    payload = {name: new[name] for name in ("state", "attempt", "error")}
+    return trial.number, payload | {"values": values}
+
+
+def claimed_row(connection: Connection, claim: Claim) -> Row[Any]:
+    """The locked row of the search that was claimed. Raises Fenced if the claim is out of date."""
+    try:
+        row = search_row(connection, claim.search.id, lock=True)
+    except NotFound as error:
+        raise Fenced(f"the search {claim.search.id} is not there") from error
+    if not is_current(row, claim):
+        now = f"is {row.state}, claimed {row.epoch} times, now by {row.owner or 'nobody'}"
+        raise Fenced(f"the search {row.id} {now}; not by {claim.owner} in claim {claim.epoch}")
+    return row
+
+
+def is_current(row: Row[Any], claim: Claim) -> bool:
+    """Whether this claim is the one that may write."""
+    running: bool = row.state == SearchState.RUNNING
+    return running and (row.owner, row.epoch) == (claim.owner, claim.epoch)
+
+
+def finish(connection: Connection, claim: Claim, state: SearchState, error: str) -> None:
+    """Raises Fenced if the claim is out of date or its search cannot go to `state`."""
+    row = claimed_row(connection, claim)
+    if state not in SEARCH_TRANSITIONS[SearchState(row.state)]:
+        raise Fenced(f"the search {row.id} is {row.state}; {state} cannot follow")
+    set_state(connection, row.key, clock(connection), state, one_line(error))
+
+
+def _save_architecture(connection: Connection, trial: Trial) -> str:
+    fingerprint = trial.architecture.fingerprint()
+    row = {"fingerprint": fingerprint, "spec": trial.architecture.to_json()}
+    insert_if_new(connection, architectures, "fingerprint", row)
+    return fingerprint
+
+
+def _prune_open(connection: Connection, key: int, now: datetime, why: str) -> None:
+    t = trials.c
+    pruned = [
+        trial.pruned(why)
+        for trial in trials_of(connection, key, t.state.in_(["PENDING", "RUNNING"]))
+    ]
+    if pruned:
+        changes = [save_trial(connection, key, now, trial, known=True) for trial in pruned]
+        add_events(connection, key, now, changes)

@@ -1,0 +1,28 @@
+"""A real server in a process of its own, for each test module that asks for one."""
+
+import pytest
+
+from formwright.search import SearchSpec
+from formwright.service import Client, local_server
+
+# what a trial may cost in a test: no code is generated, hardly anything is learnt
+SMALL = SearchSpec(trials=3, steps=3, target="eager", batch=32)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The address of a server whose scheduler evaluates in its own process."""
+    database = tmp_path_factory.mktemp("server") / "searches.db"
+    with local_server(database, workers=0) as address:
+        yield address
+
+
+@pytest.fixture
+def client(server):
+    with Client(server) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def small():
+    return SMALL

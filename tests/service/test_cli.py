@@ -1,0 +1,143 @@
+"""The commands as a user types them: what they print, and what they say when it cannot be."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from formwright.service.embedded import address_of, start_server, stop_server
+
+
+def run(*arguments, **given):
+    command = [sys.executable, "-m", "formwright", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **given)
+
+
+def refused(done):
+    """The one line of a refusal."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+SMALL = ["--trials", "2", "--steps", "2", "--target", "eager"]
+
+
+def test_submit_watch_trials_and_best(server):
+    submitted = run("submit", "--server", server, *SMALL, "--watch")
+    assert submitted.returncode == 0, submitted.stderr
+    id, *lines = submitted.stdout.splitlines()
+    assert lines[0] == "search queued"
+    assert lines[-1] == "search succeeded"
+    assert sum("quality" in line for line in lines) == 2
+
+    watched = run("watch", "--server", server, id)
+    assert watched.stdout.splitlines() == lines
+    rows = run("trials", "--server", server, id, "--json").stdout.splitlines()
+    trials = [json.loads(row) for row in rows]
+    assert [trial["number"] for trial in trials] == [0, 1]
+    assert f"search {id}, succeeded" in run("trials", "--server", server, id).stdout
+
+    best = [
+        json.loads(row)
+        for row in run("best", "--server", server, "--json").stdout.split("\n")
+        if row
+    ]
+    assert {row["fingerprint"] for row in best} <= {trial["fingerprint"] for trial in trials}
+    least = min(trial["metrics"]["params"] for trial in trials)
+    bound = f"params={least}"
+    few = run("best", "--server", server, id, "--at-most", bound, "--json").stdout.splitlines()
+    assert [json.loads(row)["metrics"]["params"] for row in few] == [least]
+    assert "best architectures" in run("best", "--server", server, "--all").stdout
+
+
+def test_a_spec_from_a_file_with_a_change(server, tmp_path):
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps({"trials": 5, "steps": 2, "target": "eager"}))
+    submitted = run("submit", "--server", server, "-f", path, "--trials", "1")
+    id = submitted.stdout.strip()
+
+    assert run("watch", "--server", server, id).returncode == 0
+    assert len(run("trials", "--server", server, id, "--json").stdout.splitlines()) == 1
+
+
+def test_cancel(server):
+    id = run("submit", "--server", server, "--trials", "500", *SMALL[2:]).stdout.strip()
+
+    assert run("cancel", "--server", server, id).stdout == f"search {id} cancelled\n"
+    assert run("watch", "--server", server, id).returncode == 1
+    assert "NOT" not in run("cancel", "--server", server, id).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["submit", "--trials", "-3"], "trials: wanted a whole number from 1"),
+        (["submit", "--space", "metafromer"], "Did you mean 'metaformer'?"),
+        (["submit", "--task", "digts"], "Did you mean 'digits'?"),
+        (["submit", "-f", "no such file"], "cannot read no such file"),
+        (["watch", "none"], "no search"),
+        (["cancel", "none"], "no search"),
+        (["best", "--at-most", "params"], "'params' is not METRIC=VALUE"),
+        (["best", "--objectives", "speed", "--all"], "unknown metric 'speed'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(server, arguments, says):
+    line = refused(run(arguments[0], "--server", server, *arguments[1:]))
+    assert line.startswith(f"formwright {arguments[0]}: ")
+    assert says in line
+
+
+@pytest.mark.parametrize("text", ["{", '{"trials": 1, "trials": 2}', '{"budget": 3}', "[]"])
+def test_a_malformed_file_is_one_line(server, text):
+    line = refused(run("submit", "--server", server, "-f", "-", input=text))
+    assert line.startswith("formwright submit: ")
+
+
+def test_no_server_is_one_line():
+    line = refused(run("watch", "--server", "127.0.0.1:1"))
+    assert "no answer from 127.0.0.1:1" in line
+    assert "formwright serve" in line
+
+
+def test_a_port_in_use_is_one_line_and_nothing_is_written(server, tmp_path):
+    database = tmp_path / "new.db"
+    port = server.rpartition(":")[2]
+    line = refused(run("serve", "--port", port, "--database", database))
+
+    assert f"cannot listen on 127.0.0.1:{port}" in line
+    assert "--port" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "flags", [["--port", "70000"], ["--workers", "-1"], ["--database", "oracle://x"]]
+)
+def test_serve_refuses_what_cannot_be(tmp_path, flags):
+    assert refused(run("serve", *flags, cwd=tmp_path)).startswith("formwright serve: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_of_another_version_is_refused_untouched(tmp_path):
+    database = tmp_path / "searches.db"
+    process = start_server(database, workers=0)
+    address_of(process)
+    stop_server(process)
+    with sqlite3.connect(database) as connection:
+        connection.execute("update formwright_alembic_version set version_num = 'v9999'")
+    connection.close()
+    before = database.read_bytes()
+    line = refused(run("serve", "--port", "0", "--database", database))
+
+    assert "v9999" in line
+    assert database.read_bytes() == before
+
+
+def test_the_commands_are_listed():
+    usage = run("--help").stdout
+    for command in ("serve", "submit", "watch", "best", "trials", "cancel"):
+        assert command in usage

@@ -1,0 +1,59 @@
+"""The generated code is what the proto file says, and the proto file keeps to its style."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from formwright.search import TrialState
+from formwright.service import SearchState
+from formwright.service.convert import from_trial_state, to_search_state, to_trial_state
+from formwright.service.errors import InvalidRequest
+from formwright.service.wire import search_pb2 as pb
+
+ROOT = Path(__file__).resolve().parents[2]
+WIRE = ROOT / "service" / "wire"
+PROTO = ROOT / "proto" / "formwright" / "v1" / "search.proto"
+
+
+def test_generating_again_gives_the_same(tmp_path):
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "proto" / "generate.py")
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    generate.generate(tmp_path)
+
+    made = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
+    kept = {
+        path.name: path.read_text(encoding="utf-8")
+        for path in WIRE.iterdir()
+        if path.suffix in (".py", ".pyi") and path.name != "__init__.py"
+    }
+    assert made == kept
+
+
+def test_every_rpc_has_its_own_request_and_response():
+    text = PROTO.read_text(encoding="utf-8")
+    rpcs = re.findall(r"rpc (\w+)\((\w+)\)\s+returns \((?:stream )?(\w+)\)", text)
+
+    assert len(rpcs) == len(pb.DESCRIPTOR.services_by_name["SearchService"].methods) == 7
+    for name, request, response in rpcs:
+        assert (request, response) == (f"{name}Request", f"{name}Response")
+
+
+@pytest.mark.parametrize("state", SearchState)
+def test_every_state_of_a_search_is_on_the_wire(state):
+    assert pb.SearchState.Name(to_search_state(state)) == f"SEARCH_STATE_{state}"
+    assert len(pb.SearchState.keys()) == len(SearchState) + 1
+
+
+@pytest.mark.parametrize("state", TrialState)
+def test_every_state_of_a_trial_is_on_the_wire(state):
+    assert from_trial_state(to_trial_state(state)) is state
+    assert len(pb.TrialState.keys()) == len(TrialState) + 1
+
+
+@pytest.mark.parametrize("state", [0, 99])
+def test_a_state_that_is_none_is_refused(state):
+    with pytest.raises(InvalidRequest):
+        from_trial_state(state)
