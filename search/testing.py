@@ -17,7 +17,7 @@ from typing import Any
 from .errors import Fenced
 from .objective import Measurement
 from .run.log import TrialLog
-from .spec import ArchSpec, BlockSpec, LayerSpec
+from .spec import ArchSpec, BlockSpec, LayerSpec, Scalar
 from .trial import Trial, TrialState
 
 THREADS = 8
@@ -38,7 +38,12 @@ def an_architecture(number: int = 0) -> ArchSpec:
 
 def a_trial(number: int = 0) -> Trial:
     """Trial `number` as it is proposed."""
-    params = {"width": 8 * (number + 1), "scale": 0.1, "act": "gelu", "bias": False}
+    params: dict[str, Scalar] = {
+        "width": 8 * (number + 1),
+        "scale": 0.1,
+        "act": "gelu",
+        "bias": False,
+    }
     return Trial(number, params, an_architecture(number))
 
 

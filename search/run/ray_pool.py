@@ -7,8 +7,10 @@ know what a search is. Next: `reaper.py`, which ends what a killed process leave
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +26,8 @@ from ..trial import one_line
 from .pool import Evaluate, Job, Outcome, attempt
 from .reaper import Reaper
 
+CONNECT_S = 5.0
+LONGEST = 25  # characters
 OBJECT_STORE = 80 * 2**20  # bytes; measurements are small, and Ray would take 30 % of the memory
 
 
@@ -135,9 +139,12 @@ def _start(workers: int, threads: int, address: str | None) -> Callable[[], None
         return _nothing
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
     if address is not None:
+        _check_listens(address)
         _init(address=address)
         return ray.shutdown
-    folder = tempfile.mkdtemp(prefix="fw-ray-")  # short: Ray puts sockets below it
+    here = tempfile.gettempdir()
+    # Ray puts sockets some 70 characters below, and their paths end at 107
+    folder = tempfile.mkdtemp(prefix="fw-ray-", dir=here if len(here) <= LONGEST else "/tmp")
     reaper = Reaper()
     before = set(psutil.Process().children(recursive=True))
     _init(num_cpus=workers * threads, object_store_memory=OBJECT_STORE, _temp_dir=folder)
@@ -153,6 +160,9 @@ def _start(workers: int, threads: int, address: str | None) -> Callable[[], None
 
 
 def _init(**options: Any) -> None:
+    logger = logging.getLogger("ray")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # its hints are for people who set up clusters
     try:
         ray.init(
             namespace="formwright",
@@ -163,6 +173,19 @@ def _init(**options: Any) -> None:
         )
     except Exception as error:
         raise PoolError(one_line(f"Ray did not start: {error}")) from error
+    finally:
+        logger.setLevel(level)
+
+
+def _check_listens(address: str) -> None:
+    """Ray itself would try for minutes. Raises PoolError if nobody listens at `host:port`."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():  # "auto", or another of Ray's spellings
+        return
+    try:
+        socket.create_connection((host, int(port)), CONNECT_S).close()
+    except OSError as error:
+        raise PoolError(f"no Ray cluster answers at {address}: {error}") from error
 
 
 def _is_ray(process: psutil.Process) -> bool:

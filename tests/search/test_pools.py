@@ -1,0 +1,96 @@
+"""Every pool obeys the laws of pools; a Ray pool leaves nothing behind, however it ends."""
+
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+import pytest
+
+from formwright.search import PoolError
+from formwright.search.run.pool import SerialPool
+from formwright.search.run.ray_pool import RayPool
+from formwright.search.testing_pool import PoolContract, toy
+
+
+class TestSerialPool(PoolContract):
+    isolates = False
+
+    def make(self):
+        return SerialPool(toy)
+
+
+class TestRayPool(PoolContract):
+    isolates = True
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def _one_ray(cls):
+        """One Ray for all of these; a pool that finds one up leaves it up."""
+        import ray
+
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
+
+    def make(self):
+        return RayPool(toy, workers=2, grace_s=0.5)
+
+
+OWN = """
+import sys, time
+from formwright.search.run.ray_pool import RayPool
+from formwright.search.testing_pool import HANGS, job, toy
+pool = RayPool(toy, workers=2)
+pool.submit(job(1)); print(len(pool.wait(60)), flush=True)
+pool.submit(job(2, HANGS))
+sys.stdin.readline()
+pool.close()
+print("closed", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def short():
+    """A folder for temporary files whose name is short enough for Ray's sockets."""
+    with tempfile.TemporaryDirectory(prefix="fw", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("end", ["close", "kill"])
+def test_a_ray_pool_leaves_no_process_and_no_folder(end, monkeypatch, short):
+    monkeypatch.setenv("TMPDIR", str(short))
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert owner.stdout.readline() == "1\n"
+        started = psutil.Process(owner.pid).children(recursive=True)
+        assert any("_Worker" in " ".join(process.cmdline()) for process in started)
+        assert list(short.glob("fw-ray-*"))
+        if end == "close":
+            owner.stdin.write("\n")
+            owner.stdin.flush()
+            assert owner.stdout.readline() == "closed\n"
+        else:
+            owner.send_signal(signal.SIGKILL)
+        _, alive = psutil.wait_procs(started, timeout=30)
+        assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+        assert not list(short.glob("fw-ray-*"))
+    finally:
+        owner.kill()
+        owner.wait()
+
+
+def test_a_pool_needs_a_worker():
+    with pytest.raises(PoolError, match="one worker or more, got 0"):
+        RayPool(toy, workers=0)
+
+
+def test_a_cluster_that_is_not_there_is_one_line():
+    with pytest.raises(PoolError, match="no Ray cluster answers at 127.0.0.1:1") as refused:
+        RayPool(toy, workers=1, address="127.0.0.1:1")
+    assert "\n" not in str(refused.value)
