@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ..errors import FormwrightError, unknown
+from ..errors import FormwrightError as FormwrightError
+from ..errors import unknown
 
 if TYPE_CHECKING:
     from .report import Reason

@@ -16,7 +16,6 @@ if __name__ != "formwright.search":
     raise ImportError("import formwright.search, not search")
 
 if TYPE_CHECKING:
-    from .model import build as build
     from .errors import EvaluationError as EvaluationError
     from .errors import Fenced as Fenced
     from .errors import PoolError as PoolError
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from .front import same_machine as same_machine
     from .local import make_pool as make_pool
     from .local import run_search as run_search
+    from .model import build as build
     from .objective import METRICS as METRICS
     from .objective import Direction as Direction
     from .objective import Measurement as Measurement

@@ -16,8 +16,8 @@ if __name__ != "formwright.service":
 
 if TYPE_CHECKING:
     from .client import Client as Client
-    from .errors import ServiceError as ServiceError
     from .embedded import local_server as local_server
+    from .errors import ServiceError as ServiceError
     from .records import Event as Event
     from .records import SearchRecord as SearchRecord
     from .records import SearchState as SearchState

@@ -125,7 +125,8 @@ def from_event(message: pb.Event) -> Event:
 
 
 def to_search_state(state: SearchState) -> pb.SearchState:
-    return pb.SearchState.Value(f"SEARCH_STATE_{state.value}")
+    value: pb.SearchState = getattr(pb, f"SEARCH_STATE_{state.value}")
+    return value
 
 
 def from_search_state(state: pb.SearchState) -> SearchState:
@@ -133,7 +134,8 @@ def from_search_state(state: pb.SearchState) -> SearchState:
 
 
 def to_trial_state(state: TrialState) -> pb.TrialState:
-    return pb.TrialState.Value(f"TRIAL_STATE_{state.value}")
+    value: pb.TrialState = getattr(pb, f"TRIAL_STATE_{state.value}")
+    return value
 
 
 def from_trial_state(state: pb.TrialState, field: str = "state") -> TrialState:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -39,13 +40,7 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     Raises SetupError if the port is taken or the database cannot be used; nothing is written then.
     """
     server = grpc.aio.server(options=OPTIONS)
-    address = f"{settings.host}:{settings.port}"
-    try:
-        port = server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise SetupError(
-            f"cannot listen on {address}: is another server running there? Try another --port"
-        ) from error
+    port = _listen(server, settings.host, settings.port)
     store = open_store(settings.database)
     servicer, supervisor = Servicer(store), Supervisor(settings, store)
     pb_grpc.add_SearchServiceServicer_to_server(servicer, server)
@@ -64,6 +59,20 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
         await supervising
         servicer.close()
         store.close()
+
+
+def _listen(server: grpc.aio.Server, host: str, port: int) -> int:
+    """The port it listens on. Raises SetupError if that cannot be."""
+    try:
+        with socket.socket() as probe:  # gRPC would say the same, and log about it
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+        return server.add_insecure_port(f"{host}:{port}")
+    except (OSError, RuntimeError) as error:
+        raise SetupError(
+            f"cannot listen on {host}:{port} ({error}): is another server running there? "
+            "Try another --port"
+        ) from error
 
 
 def _on_end_of_input(stopping: asyncio.Event) -> None:

@@ -43,6 +43,7 @@ def drive(
     proposer = SAMPLERS.load(spec.sampler).make(space, metrics, spec.seed)
     candidates = Candidates(space, task.signature, proposer)
     running: dict[int, Trial] = {}
+    waiting: deque[Trial] = deque()
 
     def record(trial: Trial) -> Trial:
         log.append(trial)
@@ -74,11 +75,12 @@ def drive(
             candidates.tell(record(trial.succeeded(outcome.measured)))
 
     try:
-        waiting = deque(t for t in log.history() if t.state is TrialState.PENDING)
-        for trial in log.history():
-            candidates.tell(trial)
-            if trial.state is TrialState.RUNNING:
-                retry(trial, "whoever ran the search was lost")
+        for earlier in log.history():
+            candidates.tell(earlier)
+            if earlier.state is TrialState.PENDING:
+                waiting.append(earlier)
+            elif earlier.state is TrialState.RUNNING:
+                retry(earlier, "whoever ran the search was lost")
         while log.wanted():
             while len(running) < pool.slots and (trial := next_trial()):
                 running[trial.number] = record(trial.started())

@@ -64,8 +64,8 @@ class RayPool:
         self._closed = False
 
     def _actor(self) -> Any:
-        options = {"num_cpus": self._threads, "max_restarts": 0, "max_task_retries": 0}
-        return ray.remote(**options)(_Worker).remote(self._evaluate)
+        make = ray.remote(num_cpus=self._threads, max_restarts=0, max_task_retries=0)(_Worker)
+        return make.remote(self._evaluate)
 
     def submit(self, job: Job) -> None:
         if self._closed or not self._idle:

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from formwright.compiler import collect
-from formwright.search.model import NORMS, build
 from formwright.search.errors import SpecError, UnknownNameError
+from formwright.search.model import NORMS, build
 from formwright.search.space import SPACES, Signature
 from formwright.search.space.metaformer import MIXERS
 from formwright.search.spec import ArchSpec, BlockSpec, LayerSpec

@@ -91,6 +91,6 @@ def test_a_pool_needs_a_worker():
 
 
 def test_a_cluster_that_is_not_there_is_one_line():
-    with pytest.raises(PoolError, match="no Ray cluster answers at 127.0.0.1:1") as refused:
+    with pytest.raises(PoolError, match="no Ray cluster answers at") as refused:
         RayPool(toy, workers=1, address="127.0.0.1:1")
     assert "\n" not in str(refused.value)

@@ -10,9 +10,13 @@ SMALL = SearchSpec(trials=3, steps=3, target="eager", batch=32)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def database(tmp_path_factory):
+    return tmp_path_factory.mktemp("server") / "searches.db"
+
+
+@pytest.fixture(scope="module")
+def server(database):
     """The address of a server whose scheduler evaluates in its own process."""
-    database = tmp_path_factory.mktemp("server") / "searches.db"
     with local_server(database, workers=0) as address:
         yield address
 

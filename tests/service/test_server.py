@@ -222,8 +222,7 @@ def test_the_client_speaks_in_exceptions(client):
         client.get("not an id")
 
 
-def test_the_database_is_what_the_wire_says(client, done, tmp_path_factory):
-    (database,) = tmp_path_factory.getbasetemp().glob("server*/searches.db")
+def test_the_database_is_what_the_wire_says(client, done, database):
     rows = sqlite3.connect(f"file:{database}?mode=ro", uri=True).execute(
         "select spec_json from formwright_architectures"
     )
