@@ -120,14 +120,17 @@ class ArchSpec:
         return self.image[1] // self.patch, self.image[2] // self.patch
 
     def short(self) -> str:
-        """A form for people: patch, width, then each layer's mixer, norm and channel mixer.
+        """A form for people: patch, width and norms, then each layer's mixer and channel mixer.
+        It is no identity: a block with several settings is shown by its name only.
 
         >>> layer = LayerSpec(BlockSpec.of("pool", size=3), BlockSpec.of("mlp", ratio=2), "rms")
-        >>> ArchSpec((1, 8, 8), 10, 2, 32, (layer,)).short()
-        'p2 w32 | pool.3 rms mlp.2'
+        >>> ArchSpec((1, 8, 8), 10, 2, 32, (layer, layer)).short()
+        'p2 w32 rms | pool3 mlp2 | pool3 mlp2'
         """
-        parts = [f"{_brief(y.mixer)} {y.norm} {_brief(y.channel)}" for y in self.layers]
-        return " | ".join([f"p{self.patch} w{self.width}", *parts])
+        norms = "/".join(dict.fromkeys(layer.norm for layer in self.layers))
+        head = f"p{self.patch} w{self.width} {norms}".rstrip()
+        parts = [f"{_brief(layer.mixer)} {_brief(layer.channel)}" for layer in self.layers]
+        return " | ".join([head, *parts])
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -211,4 +214,4 @@ def _positive(value: object, field: str) -> None:
 
 
 def _brief(block: BlockSpec) -> str:
-    return ".".join([block.name, *(str(value) for _, value in block.settings)])
+    return block.name + (str(block.settings[0][1]) if len(block.settings) == 1 else "")

@@ -47,16 +47,14 @@ def plot(
     plotext.clear_figure()
     plotext.theme("clear")
     plotext.plot_size(*size)
-    for label, marker, chosen in (
-        ("dominated", "·", [t for t in trials if t.number not in best]),
-        ("front", "●", list(front)),
-    ):
+    plotext.title("● front   · dominated")
+    for marker, chosen in (("·", [t for t in trials if t.number not in best]), ("●", front)):
         points = [(t.values[x], t.values[y]) for t in chosen if x in t.values and y in t.values]
         if points:
-            plotext.scatter(*map(list, zip(*points, strict=True)), marker=marker, label=label)
+            plotext.scatter(*map(list, zip(*points, strict=True)), marker=marker)
     plotext.xlabel(f"{x} {arrow(x)}")
     plotext.ylabel(f"{y} {arrow(y)}")
-    return str(plotext.build())
+    return str(plotext.uncolorize(plotext.build()))
 
 
 class Board:

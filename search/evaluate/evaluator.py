@@ -134,6 +134,8 @@ def _details(evaluation: Evaluation, trained: TrainResult, latency: Latency) -> 
 
     return {
         "machine": latency.machine.to_dict(),
+        "task": evaluation.task,
+        "target": evaluation.target,
         "seed": evaluation.seed,
         "steps": trained.steps,
         "batch": evaluation.batch,

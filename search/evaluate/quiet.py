@@ -22,7 +22,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 VARIABLE = "FORMWRIGHT_QUIET_DIR"
-POLL_S = 0.001
+POLL_S = 0.001  # a measurer's
+NAP_S = 0.02  # a worker's: whoever waits must not disturb whom it waits for
+PATIENCE_S = 60.0  # a measurement takes a second; one that takes so long hangs, and work goes on
 
 
 class _Thread(threading.local):
@@ -37,19 +39,20 @@ _open: set[int] = set()
 
 @contextmanager
 def working() -> Iterator[None]:
-    """One slice of work: waits while somebody measures. Keep slices short, for a measurer waits
-    for the longest one. Inside another slice, or inside `alone`, it does nothing."""
+    """One slice of work: waits while somebody measures, but not for a measurer that hangs. Keep
+    slices short, for a measurer waits for the longest one. Inside another slice, or inside
+    `alone`, it does nothing."""
     if _thread.inside:
         yield
         return
-    with _held("turnstile", fcntl.LOCK_EX):  # one at a time: workers that overlap would starve
-        room = _take("room", fcntl.LOCK_SH)
+    room = _enter()
     _thread.inside = "working"
     try:
         yield
     finally:
         _thread.inside = ""
-        _free(room)
+        if room is not None:
+            _free(room)
 
 
 @contextmanager
@@ -71,6 +74,17 @@ def alone(until: float | None = None) -> Iterator[None]:
             _thread.inside = ""
 
 
+def _enter() -> int | None:
+    """Through the turnstile, one at a time: workers that overlap would starve the measurers.
+    None if the patience was not enough."""
+    until = time.monotonic() + PATIENCE_S
+    try:
+        with _held("turnstile", fcntl.LOCK_EX, until, NAP_S):
+            return _take("room", fcntl.LOCK_SH, until, NAP_S)
+    except TimeoutError:
+        return None
+
+
 def folder() -> str:
     """Where the locks are."""
     given = os.environ.get(VARIABLE)
@@ -78,15 +92,15 @@ def folder() -> str:
 
 
 @contextmanager
-def _held(name: str, how: int, until: float | None = None) -> Iterator[None]:
-    file = _take(name, how, until)
+def _held(name: str, how: int, until: float | None = None, nap_s: float = POLL_S) -> Iterator[None]:
+    file = _take(name, how, until, nap_s)
     try:
         yield
     finally:
         _free(file)
 
 
-def _take(name: str, how: int, until: float | None = None) -> int:
+def _take(name: str, how: int, until: float | None = None, nap_s: float = POLL_S) -> int:
     """Opens the file anew, because locks belong to an opening: so threads exclude each other as
     processes do."""
     file = _opened(name)
@@ -95,14 +109,14 @@ def _take(name: str, how: int, until: float | None = None) -> int:
         if until is None:
             fcntl.flock(file, how)
         else:
-            _poll(file, how, until)
+            _poll(file, how, until, nap_s)
     except BaseException:
         _free(file)
         raise
     return file
 
 
-def _poll(file: int, how: int, until: float) -> None:
+def _poll(file: int, how: int, until: float, nap_s: float) -> None:
     """`flock` with a time limit, which the system call does not have. Nobody holds the turnstile
     for long but a measurer, and nobody enters the room while we hold the turnstile."""
     while True:
@@ -111,7 +125,7 @@ def _poll(file: int, how: int, until: float) -> None:
         except BlockingIOError:
             if time.monotonic() > until:
                 raise TimeoutError("the machine did not become quiet in time") from None
-            time.sleep(POLL_S)
+            time.sleep(nap_s)
         else:
             return
 

@@ -50,12 +50,16 @@ def drive(
         seen(trial)
         return trial
 
+    def wanted() -> bool:
+        with working():  # not while a latency is being measured
+            return log.wanted()
+
     def next_trial() -> Trial | None:
         if waiting:
             return waiting.popleft()
         if candidates.count >= spec.trials:
             return None
-        with working():  # a proposal must not disturb a latency that is being measured
+        with working():
             trial = candidates.propose()
         return record(trial) if trial else None
 
@@ -81,7 +85,7 @@ def drive(
                 waiting.append(earlier)
             elif earlier.state is TrialState.RUNNING:
                 retry(earlier, "whoever ran the search was lost")
-        while log.wanted():
+        while wanted():
             while len(running) < pool.slots and (trial := next_trial()):
                 running[trial.number] = record(trial.started())
                 candidates.tell(running[trial.number])

@@ -234,3 +234,14 @@ def test_the_folder_is_the_users_own(monkeypatch):
     assert os.path.basename(folder()) == f"formwright-{os.getuid()}"
     monkeypatch.setenv(VARIABLE, "/somewhere")
     assert folder() == "/somewhere"
+
+
+def test_work_goes_on_beside_a_measurer_that_hangs(start, monkeypatch):
+    monkeypatch.setattr("formwright.search.evaluate.quiet.PATIENCE_S", 0.2)
+    start(HOLD_ALONE)
+    done = []
+
+    for _ in range(2):
+        with working():
+            done.append(time.monotonic())
+    assert len(done) == 2
