@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help demo test lint types bench clean
+.PHONY: help demo test lint types proto bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -16,8 +16,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(READY) ## compile a real Transformer: report, agreement with eager, time beside Inductor
+demo: $(READY) ## compile a real Transformer; then serve, run, watch and query a search
 	$(BIN)/python examples/01_compile_a_transformer.py
+	$(BIN)/python examples/06_whole_product.py
 
 test: $(READY) lint types ## lint, types and every test
 	$(BIN)/python -m pytest
@@ -31,6 +32,9 @@ types: $(READY) ## mypy, strict
 	@mkdir -p .types && ln -sfn .. .types/formwright
 	MYPYPATH=.types $(BIN)/mypy -p formwright.compiler -p formwright.search -p formwright.service \
 	    -m formwright -m formwright.__main__
+
+proto: $(READY) ## generate service/wire/ from the proto files
+	$(BIN)/python proto/generate.py
 
 bench: $(READY) ## the benchmarks (minutes; not part of the tests); JSON goes to docs/measurements/
 	$(BIN)/python benchmarks/overhead.py

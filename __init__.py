@@ -1,8 +1,9 @@
-"""Formwright: a graph compiler for Transformers, and (to come) an architecture search over them.
+"""Formwright: a graph compiler for Transformers, and an architecture search service over them.
 
 This package root only names its parts. It must not import torch, ray or grpc: the parts do, and
 are loaded on first use (PEP 562).
-Next: `formwright.compiler`, the backend behind `torch.compile(model, backend="formwright")`.
+Next: `formwright.compiler`, the backend behind `torch.compile(model, backend="formwright")`;
+`formwright.search`; `formwright.service`.
 """
 
 from __future__ import annotations

@@ -107,6 +107,13 @@ def _serve(given: argparse.Namespace, console: Console) -> int:
         given.database, given.host, given.port, given.workers, given.ray, given.with_parent
     )
 
+    if not given.host.startswith("127.") and given.host not in ("localhost", "::1"):
+        print(
+            f"warning: whoever reaches {given.host} may submit searches; there is no "
+            "authentication yet",
+            file=sys.stderr,
+        )
+
     def ready(address: str) -> None:
         print(f"formwright serves on {address}, database {settings.database}", flush=True)
 

@@ -65,16 +65,17 @@ class Scheduler:
                 self._store.finish(claim, state, error)
         except Fenced as error:
             log.info("search %s: left to others: %s", claim.search.id, error)
-        except PoolError:
+        except PoolError as error:  # not the search's fault: it waits until there are workers
+            self._end(claim, SearchState.QUEUED, f"no workers: {error}")
             raise
         except Exception as error:
             if not isinstance(error, FormwrightError):
                 log.exception("search %s failed", claim.search.id)
-            self._fail(claim, f"{type(error).__name__}: {error}")
+            self._end(claim, SearchState.FAILED, f"{type(error).__name__}: {error}")
 
-    def _fail(self, claim: Claim, error: str) -> None:
+    def _end(self, claim: Claim, state: SearchState, error: str) -> None:
         try:
-            self._store.finish(claim, SearchState.FAILED, error)
+            self._store.finish(claim, state, error)
         except Fenced:
             log.info("search %s: ended by others meanwhile", claim.search.id)
 

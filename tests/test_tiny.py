@@ -5,6 +5,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import formwright
+from formwright.search import SearchSpec, build, run_search
+from formwright.service import Client, local_server
+
+SMALL = SearchSpec(trials=2, steps=2, target="eager")
 
 
 class Tiny(nn.Module):
@@ -28,3 +32,19 @@ def test_compile_and_explain():
 
     assert report.row("fuse_attention").rewritten == 1
     assert "fuse_attention" in str(report)
+
+
+def test_search_and_build():
+    result = run_search(SMALL)
+
+    assert len(result.succeeded) == 2
+    best = result.best("params")
+    assert sum(p.numel() for p in build(best.architecture).parameters()) == best.values["params"]
+
+
+def test_serve_submit_watch_and_query(tmp_path):
+    with local_server(tmp_path / "searches.db", workers=0) as address, Client(address) as client:
+        search = client.submit(SMALL)
+        events = list(client.watch(search.id))
+        assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+        assert client.best(search.id)
