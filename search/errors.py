@@ -14,6 +14,7 @@ It must not know torch, ray or optuna.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from ..errors import FormwrightError, unknown
 
@@ -34,7 +35,12 @@ class UnknownNameError(SpecError):
     """A name that is not known. Says what was given, what is known and the nearest guess."""
 
     def __init__(self, kind: str, given: object, known: Iterable[str], field: str = "") -> None:
-        super().__init__(unknown(kind, given, known), field)
+        names = tuple(known)
+        super().__init__(unknown(kind, given, names), field)
+        self._made_of = (kind, given, names, field)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # workers send their errors
+        return type(self), self._made_of
 
 
 class EvaluationError(SearchError):

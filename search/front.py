@@ -73,7 +73,8 @@ def same_machine(trials: Sequence[M], metrics: Sequence[Metric], machine: str = 
 
 def fingerprint(trial: Measured) -> str:
     """The machine that measured the trial, empty if it does not say."""
-    return str(trial.details.get("machine", {}).get("fingerprint", ""))
+    machine = trial.details.get("machine")
+    return str(machine.get("fingerprint", "")) if isinstance(machine, Mapping) else ""
 
 
 def _cost(values: Mapping[str, float], metric: Metric) -> float:

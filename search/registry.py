@@ -53,8 +53,9 @@ class Registry(Generic[T]):
             (entry,) = entry_points(group=self._group, name=name)
             try:
                 found = entry.load()
-            except Exception as error:
-                raise SpecError(f"{self.kind} {name!r} ({entry.value}) fails: {error}") from error
+            except (Exception, SystemExit) as error:
+                why = f"{type(error).__name__}: {error}"
+                raise SpecError(f"{self.kind} {name!r} ({entry.value}) fails: {why}") from error
         if not isinstance(found, self._wanted):
             kind = type(found).__name__
             raise SpecError(f"{self.kind} {name!r} is a {kind}, not a {self._wanted.__name__}")

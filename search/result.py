@@ -31,7 +31,7 @@ class Result:
         search's own objectives if none are named. Raises UnknownNameError for a metric that is
         not known, SpecError if latencies of several machines would be compared."""
         for at, name in enumerate(objectives):
-            if name not in METRICS:
+            if not isinstance(name, str) or name not in METRICS:
                 raise UnknownNameError("metric", name, METRICS, f"objectives[{at}]")
         metrics = [METRICS[name] for name in objectives or self.spec.objectives]
         return pareto(same_machine(self.succeeded, metrics), metrics)

@@ -65,7 +65,7 @@ class SearchSpec:
         if not isinstance(self.objectives, tuple) or not self.objectives:
             raise SpecError(f"wanted one metric or more, got {self.objectives!r}", "objectives")
         for at, name in enumerate(self.objectives):
-            if name not in METRICS:
+            if not isinstance(name, str) or name not in METRICS:
                 raise UnknownNameError("metric", name, METRICS, f"objectives[{at}]")
         if len(set(self.objectives)) < len(self.objectives):
             raise SpecError(f"a metric is there twice: {', '.join(self.objectives)}", "objectives")

@@ -32,9 +32,12 @@ class BlockSpec:
     settings: tuple[tuple[str, Scalar], ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "settings", tuple(sorted(self.settings)))
+        settings = {name: _scalar(value, name) for name, value in self.settings}
+        if len(settings) < len(tuple(self.settings)):
+            raise SpecError(f"a setting is there twice: {self.settings!r}", self.name)
+        object.__setattr__(self, "settings", tuple(sorted(settings.items())))
 
-    # by their text, as fingerprints are: Python takes 1, 1.0 and True for equal
+    # by text, as fingerprints are: Python takes 1, 1.0 and True for equal
     def __eq__(self, other: object) -> bool:
         return isinstance(other, BlockSpec) and repr(self) == repr(other)
 
@@ -58,11 +61,7 @@ class BlockSpec:
         if not isinstance(given["settings"], Mapping):
             raise SpecError(f"wanted an object, got {given['settings']!r}", f"{field}.settings")
         for key, value in given["settings"].items():
-            if not isinstance(value, int | float | str | bool) or value != value:
-                wrong = f"wanted a number, a string or a boolean, got {value!r}"
-                raise SpecError(wrong, f"{field}.{key}")
-            if isinstance(value, float) and math.isinf(value):
-                raise SpecError(f"wanted a finite number, got {value!r}", f"{field}.{key}")
+            _scalar(value, f"{field}.{key}")
         return cls(name, tuple(given["settings"].items()))
 
 
@@ -106,6 +105,10 @@ class ArchSpec:
     def __post_init__(self) -> None:
         for field in ("classes", "patch", "width"):
             _positive(getattr(self, field), field)
+        object.__setattr__(self, "layers", tuple(self.layers or ()))
+        for at, layer in enumerate(self.layers):
+            if not isinstance(layer, LayerSpec):
+                raise SpecError(f"wanted a LayerSpec, got {layer!r}", f"layers[{at}]")
         if not isinstance(self.image, tuple) or len(self.image) != 3:
             raise SpecError(f"wanted (channels, height, width), got {self.image!r}", "image")
         for at, size in enumerate(self.image):
@@ -184,16 +187,20 @@ def parse_json(text: str) -> object:
         return json.loads(text, object_pairs_hook=_once)
     except SpecError:
         raise
-    except (ValueError, RecursionError) as error:  # what is no JSON, or an endless number
+    except (
+        ValueError,
+        TypeError,
+        RecursionError,
+    ) as error:  # what is no JSON, or an endless number
         raise SpecError(f"not JSON: {error}") from error
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise SpecError(f"the key {twice!r} is there twice")
+    made: dict[str, object] = {}
+    for key, value in pairs:
+        if key in made:
+            raise SpecError(f"the key {key!r} is there twice")
+        made[key] = value
     return made
 
 
@@ -211,6 +218,20 @@ def _fields(data: object, wanted: set[str], field: str) -> Mapping[str, Any]:
 def _positive(value: object, field: str) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise SpecError(f"wanted a positive whole number, got {value!r}", field)
+
+
+def _scalar(value: object, field: str) -> Scalar:
+    """The value as a plain number, string or boolean (not an enum's, not numpy's), so that equal
+    settings are equal text. Raises SpecError for anything else, and what is not finite."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)
+    raise SpecError(f"wanted a finite number, a string or a boolean, got {value!r}", field)
 
 
 def _brief(block: BlockSpec) -> str:

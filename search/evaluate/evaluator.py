@@ -19,7 +19,7 @@ from .failure import Deadline, reason
 from .quiet import working
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from ..tasks import Split
     from .latency import Latency
@@ -62,9 +62,10 @@ def evaluate(evaluation: Evaluation) -> Measurement:
     time limit is looked at between steps: code that never returns is for the pool to end.
     """
     with _one_at_a_time:
-        deadline = Deadline.after(evaluation.timeout_s)
         try:
-            return _evaluate(evaluation, deadline)
+            with working():  # loading torch is work too, but not the candidate's
+                _load()
+            return _evaluate(evaluation, Deadline.after(evaluation.timeout_s))
         except EvaluationError:
             raise
         except Exception as error:
@@ -72,15 +73,14 @@ def evaluate(evaluation: Evaluation) -> Measurement:
 
 
 def _evaluate(evaluation: Evaluation, deadline: Deadline) -> Measurement:
-    with working():  # loading torch is work, too
-        import torch
+    import torch
 
-        from .latency import check_target, measure
-        from .machine import using_threads
-        from .train import train
+    from .latency import check_target, measure
+    from .machine import using_threads
+    from .train import train
 
-    with using_threads(evaluation.threads), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(evaluation.seed)
+    threads, randomness = using_threads(evaluation.threads), torch.random.fork_rng(devices=[])
+    with threads, randomness, torch.enable_grad():
         with working():
             check_target(evaluation.target)
             model, train_split, validation = _prepare(evaluation)
@@ -96,7 +96,7 @@ def _evaluate(evaluation: Evaluation, deadline: Deadline) -> Measurement:
         )
         latency = measure(
             model,
-            validation.images[: evaluation.batch],
+            _batch_of(validation.images, evaluation.batch),
             target=evaluation.target,
             threads=evaluation.threads,
             deadline=deadline,
@@ -113,6 +113,8 @@ def _evaluate(evaluation: Evaluation, deadline: Deadline) -> Measurement:
 def _prepare(evaluation: Evaluation) -> tuple[nn.Module, Split, Split]:
     """The model as it is before training, and the data. Raises EvaluationError if they do not
     fit."""
+    import torch
+
     from ..model import build
     from ..tasks import TASKS
 
@@ -124,8 +126,21 @@ def _prepare(evaluation: Evaluation) -> tuple[nn.Module, Split, Split]:
             f"the architecture is made for images {made[0]} in {made[1]} classes; "
             f"{task.name} has {wanted[0]} in {wanted[1]}"
         )
+    torch.default_generator.manual_seed(evaluation.seed)
     splits = task.load()
+    torch.default_generator.manual_seed(evaluation.seed)  # whatever loading has drawn
     return build(architecture), splits["train"], splits["validation"]
+
+
+def _batch_of(images: Tensor, size: int) -> Tensor:
+    """`size` images: the first, from the beginning again where there are not enough."""
+    import torch
+
+    return images[torch.arange(size) % len(images)]
+
+
+def _load() -> None:
+    from . import latency, train  # noqa: F401
 
 
 def _details(evaluation: Evaluation, trained: TrainResult, latency: Latency) -> dict[str, Any]:

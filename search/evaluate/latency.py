@@ -135,15 +135,17 @@ def _alternate(call: Call, deadline: Deadline) -> tuple[list[float], list[float]
     with working():
         gc.collect()
     try:
-        with alone(deadline.at), _no_gc():
+        with alone(deadline.at) as alive, _no_gc():
+            warm = []
             for _ in range(WARM_UP):
                 deadline.check("warming up")
-                call()
-                reference()
-            pair = _timed(call) + _timed(reference)
+                alive()
+                warm.append(_timed(call) + _timed(reference))
+            pair = statistics.median(warm[1:])  # the first call is another story
             rounds = []
             for _ in range(min(max(LEAST, round(AIM_S * 1e3 / pair)), MOST)):
                 deadline.check("measuring")
+                alive()
                 rounds.append((_timed(call), _timed(reference)))
     except TimeoutError as error:
         raise deadline.passed("waiting for a quiet machine") from error

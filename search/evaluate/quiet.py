@@ -15,16 +15,21 @@ from __future__ import annotations
 
 import fcntl
 import os
+import struct
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ..errors import PoolError
 
 VARIABLE = "FORMWRIGHT_QUIET_DIR"
 POLL_S = 0.001  # a measurer's
 NAP_S = 0.02  # a worker's: whoever waits must not disturb whom it waits for
-PATIENCE_S = 60.0  # a measurement takes a second; one that takes so long hangs, and work goes on
+PATIENCE_S = 60.0  # a measurer that gave no sign of life for so long hangs, and work goes on
+SIGN_S = 1.0  # between two signs of life
 
 
 class _Thread(threading.local):
@@ -56,33 +61,68 @@ def working() -> Iterator[None]:
 
 
 @contextmanager
-def alone(until: float | None = None) -> Iterator[None]:
+def alone(until: float | None = None) -> Iterator[Callable[[], None]]:
     """Waits until no slice is running anywhere on the machine, and keeps others out meanwhile.
 
-    Raises TimeoutError if that has not come to pass when `time.monotonic()` is `until`.
+    Yields a function to call now and then while measuring: a sign of life, without which others
+    take the measurer for one that hangs after `PATIENCE_S`. Raises TimeoutError if the machine was
+    not quiet when `time.monotonic()` is `until`.
     """
     if _thread.inside == "working":
         raise RuntimeError("alone() inside working() would wait for itself; leave the slice first")
     if _thread.inside:
-        yield
+        yield lambda: None
         return
-    with _held("turnstile", fcntl.LOCK_EX, until), _held("room", fcntl.LOCK_EX, until):
-        _thread.inside = "alone"
-        try:
-            yield
-        finally:
-            _thread.inside = ""
+    with _held("turnstile", _Wait(fcntl.LOCK_EX, until)) as turnstile:
+        alive = _Sign(turnstile)
+        with _held("room", _Wait(fcntl.LOCK_EX, until, meanwhile=alive)):
+            _thread.inside = "alone"
+            try:
+                yield alive
+            finally:
+                _thread.inside = ""
 
 
 def _enter() -> int | None:
     """Through the turnstile, one at a time: workers that overlap would starve the measurers.
-    None if the patience was not enough."""
-    until = time.monotonic() + PATIENCE_S
+    None if whoever keeps us out hangs."""
+    waited_from = time.monotonic()
+
+    def give_up() -> None:
+        silent = _silent_s()
+        if time.monotonic() - waited_from > PATIENCE_S and not 0 <= silent <= PATIENCE_S:
+            raise TimeoutError
+
     try:
-        with _held("turnstile", fcntl.LOCK_EX, until, NAP_S):
-            return _take("room", fcntl.LOCK_SH, until, NAP_S)
+        with _held("turnstile", _Wait(fcntl.LOCK_EX, nap_s=NAP_S, meanwhile=give_up)):
+            return _take("room", _Wait(fcntl.LOCK_SH, nap_s=NAP_S, meanwhile=give_up))
     except TimeoutError:
         return None
+
+
+class _Sign:
+    """Writes the time into the turnstile's file, once a second at most."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+        self._last = float("-inf")
+        self()
+
+    def __call__(self) -> None:
+        now = time.monotonic()  # one clock for all processes of a machine
+        if now - self._last >= SIGN_S:
+            os.pwrite(self._file, struct.pack("d", now), 0)
+            self._last = now
+
+
+def _silent_s() -> float:
+    """How long ago the last sign of life was; infinite if there was none."""
+    file = _opened("turnstile")
+    try:
+        data = os.pread(file, 8, 0)
+    finally:
+        os.close(file)
+    return time.monotonic() - struct.unpack("d", data)[0] if len(data) == 8 else float("inf")
 
 
 def folder() -> str:
@@ -91,41 +131,49 @@ def folder() -> str:
     return given or os.path.join(tempfile.gettempdir(), f"formwright-{os.getuid()}")
 
 
+@dataclass(frozen=True)
+class _Wait:
+    """How a lock is taken: shared or not, until when, how often it is tried, and what is done each
+    time that it was not free."""
+
+    how: int
+    until: float | None = None
+    nap_s: float = POLL_S
+    meanwhile: Callable[[], None] = lambda: None
+
+
 @contextmanager
-def _held(name: str, how: int, until: float | None = None, nap_s: float = POLL_S) -> Iterator[None]:
-    file = _take(name, how, until, nap_s)
+def _held(name: str, wait: _Wait) -> Iterator[int]:
+    file = _take(name, wait)
     try:
-        yield
+        yield file
     finally:
         _free(file)
 
 
-def _take(name: str, how: int, until: float | None = None, nap_s: float = POLL_S) -> int:
+def _take(name: str, wait: _Wait) -> int:
     """Opens the file anew, because locks belong to an opening: so threads exclude each other as
     processes do."""
     file = _opened(name)
     _open.add(file)
     try:
-        if until is None:
-            fcntl.flock(file, how)
-        else:
-            _poll(file, how, until, nap_s)
+        _poll(file, wait)
     except BaseException:
         _free(file)
         raise
     return file
 
 
-def _poll(file: int, how: int, until: float, nap_s: float) -> None:
-    """`flock` with a time limit, which the system call does not have. Nobody holds the turnstile
-    for long but a measurer, and nobody enters the room while we hold the turnstile."""
+def _poll(file: int, wait: _Wait) -> None:
+    """`flock` with a time limit, which the system call does not have."""
     while True:
         try:
-            fcntl.flock(file, how | fcntl.LOCK_NB)
+            fcntl.flock(file, wait.how | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() > until:
+            if wait.until is not None and time.monotonic() > wait.until:
                 raise TimeoutError("the machine did not become quiet in time") from None
-            time.sleep(nap_s)
+            wait.meanwhile()
+            time.sleep(wait.nap_s)
         else:
             return
 
@@ -134,10 +182,14 @@ def _opened(name: str) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     path = os.path.join(folder(), name)
     try:
-        return os.open(path, flags, 0o600)
-    except FileNotFoundError:
-        os.makedirs(folder(), mode=0o700, exist_ok=True)
-        return os.open(path, flags, 0o600)
+        try:
+            return os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            os.makedirs(folder(), mode=0o700, exist_ok=True)
+            return os.open(path, flags, 0o600)
+    except OSError as error:
+        why = f"cannot keep locks in {folder()}: {error}"
+        raise PoolError(f"{why}; name another folder in {VARIABLE}") from error
 
 
 def _free(file: int) -> None:

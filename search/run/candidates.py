@@ -9,61 +9,104 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import TypeVar
 
 from ..errors import SpecError
-from ..propose import Proposer
+from ..evaluate.failure import reason
+from ..objective import METRICS
+from ..propose import Sampler
+from ..search_spec import SearchSpec
 from ..space import Signature, Space
 from ..spec import ArchSpec, Scalar
 from ..trial import Trial
 
-DRAWS = 32  # proposals for one trial before chance decides
+DRAWS = 4  # proposals for one trial before their neighbours are tried
 ENUMERABLE = 4096  # spaces up to this size are searched to the last architecture
 CHANCES = 1000  # uniform draws from a larger space before it counts as exhausted
 
+T = TypeVar("T")
+
 
 class Candidates:
-    """The architectures of one search, each once. `count` is how many there were."""
+    """The architectures of one search, each once. `count` is how many trials there were. What a
+    space or a sampler of another package raises comes out as SpecError that names it."""
 
-    def __init__(self, space: Space, signature: Signature, proposer: Proposer) -> None:
+    def __init__(self, space: Space, signature: Signature, sampler: Sampler, spec: SearchSpec):
         self._space = space
         self._signature = signature
-        self._proposer = proposer
-        self._numbers: dict[str, int] = {}  # fingerprint -> trial
-
-    @property
-    def count(self) -> int:
-        return len(self._numbers)
+        self._of_space = f"the space {space.name!r}"
+        self._of_sampler = f"the sampler {sampler.name!r}"
+        metrics = [METRICS[name] for name in spec.objectives]
+        self._proposer = _call(self._of_sampler, lambda: sampler.make(space, metrics, spec.seed))
+        self._seed = spec.seed
+        self._known: set[str] = set()  # fingerprints
+        self._misfit = ""
+        self.count = 0
 
     def tell(self, trial: Trial) -> None:
-        """A trial as it is now."""
-        self._numbers[trial.architecture.fingerprint()] = trial.number
-        self._proposer.tell(trial)
+        """A trial as it is now. Raises SpecError if it is not of this space."""
+        if self._canonical(trial.params) != dict(trial.params):
+            raise SpecError(f"trial {trial.number} is not of the space {self._space.name!r}")
+        self._known.add(trial.architecture.fingerprint())
+        self.count = max(self.count, trial.number + 1)
+        _call(self._of_sampler, lambda: self._proposer.tell(trial))
 
     def propose(self) -> Trial | None:
-        """The next trial, or None if the space holds no further architecture."""
-        for genes in itertools.chain(self._asked(), self._left()):
-            genes = self._space.canonical(genes)
+        """The next trial, or None if the space holds no further architecture. Raises SpecError if
+        it holds none at all for this task."""
+        for proposed in self._proposals():
+            genes = self._canonical(proposed)
             architecture = self._decode(genes)
-            if architecture and architecture.fingerprint() not in self._numbers:
+            if architecture and architecture.fingerprint() not in self._known:
                 return Trial(self.count, genes, architecture)
+        if not self.count:
+            raise SpecError(f"{self._of_space} holds nothing for this task: {self._misfit}")
         return None
 
-    def _asked(self) -> Iterator[Mapping[str, Scalar]]:
-        return (self._proposer.ask(self.count, draw) for draw in range(DRAWS))
-
-    def _left(self) -> Iterator[Mapping[str, Scalar]]:
-        rng = random.Random(self.count)
+    def _proposals(self) -> Iterator[Mapping[str, Scalar]]:
+        """First what the sampler asks for, then what differs from that in one gene (samplers that
+        have converged ask for the same again and again), then anything."""
+        rng = random.Random(f"{self._seed}|{self.count}")
+        asked = []
+        for draw in range(DRAWS):
+            asked.append(_call(self._of_sampler, partial(self._proposer.ask, self.count, draw)))
+            yield asked[-1]
+        for genes in asked:
+            near = [(g.name, choice) for g in self._space.genes for choice in g.choices]
+            rng.shuffle(near)
+            yield from ({**genes, name: choice} for name, choice in near)
         if self._space.size() > ENUMERABLE:
-            return (self._space.sample(rng) for _ in range(CHANCES))
+            yield from (self._space.sample(rng) for _ in range(CHANCES))
+            return
         names = [gene.name for gene in self._space.genes]
         every = list(itertools.product(*(gene.choices for gene in self._space.genes)))
         rng.shuffle(every)
-        return (dict(zip(names, choice, strict=True)) for choice in every)
+        yield from (dict(zip(names, choice, strict=True)) for choice in every)
+
+    def _canonical(self, genes: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        return _call(self._of_space, lambda: self._space.canonical(genes))
 
     def _decode(self, genes: Mapping[str, Scalar]) -> ArchSpec | None:
-        """None where a space's genes do not fit together for this task."""
+        """None where a space's genes do not fit together for this task: it raised SpecError."""
         try:
-            return self._space.decode(genes, self._signature)
-        except SpecError:
+            made = self._space.decode(genes, self._signature)
+        except SpecError as error:
+            self._misfit = str(error)
             return None
+        except Exception as error:
+            raise SpecError(f"{self._of_space} fails: {reason(error)}") from error
+        if not isinstance(made, ArchSpec):
+            raise SpecError(f"{self._of_space} made a {type(made).__name__}, not an ArchSpec")
+        return made
+
+
+def _call(whose: str, what: Callable[[], T]) -> T:
+    """The result; whatever is raised becomes a SpecError that says whose fault it is."""
+    try:
+        return what()
+    except SpecError:
+        raise
+    except Exception as error:
+        raise SpecError(f"{whose} fails: {reason(error)}") from error

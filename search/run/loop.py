@@ -7,13 +7,14 @@ Next: `../propose/`, `pool.py`, `log.py`.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 
 from ..errors import Fenced
 from ..evaluate.evaluator import Evaluation, evaluation_seed
 from ..evaluate.quiet import working
-from ..objective import METRICS
+from ..objective import Measurement
 from ..propose import SAMPLERS
 from ..search_spec import SearchSpec
 from ..space import SPACES
@@ -39,9 +40,7 @@ def drive(
     """
     spec.check_names()
     space, task = SPACES.load(spec.space), TASKS.load(spec.task)
-    metrics = [METRICS[name] for name in spec.objectives]
-    proposer = SAMPLERS.load(spec.sampler).make(space, metrics, spec.seed)
-    candidates = Candidates(space, task.signature, proposer)
+    candidates = Candidates(space, task.signature, SAMPLERS.load(spec.sampler), spec)
     running: dict[int, Trial] = {}
     waiting: deque[Trial] = deque()
 
@@ -75,6 +74,8 @@ def drive(
             retry(trial, outcome.error)
         elif outcome.measured is None:
             candidates.tell(record(trial.failed(outcome.error)))
+        elif wrong := unusable(outcome.measured, spec):
+            candidates.tell(record(trial.failed(wrong)))
         else:
             candidates.tell(record(trial.succeeded(outcome.measured)))
 
@@ -99,6 +100,14 @@ def drive(
             raise
     finally:
         pool.stop()
+
+
+def unusable(measured: Measurement, spec: SearchSpec) -> str:
+    """What is wrong with the values, empty if nothing is."""
+    if missing := [name for name in spec.objectives if name not in measured.values]:
+        return f"was not measured: {', '.join(missing)}"
+    infinite = [name for name, value in measured.values.items() if not math.isfinite(value)]
+    return f"not a finite number: {', '.join(infinite)}" if infinite else ""
 
 
 def evaluation(spec: SearchSpec, trial: Trial) -> Evaluation:

@@ -94,8 +94,11 @@ class SerialPool:
 def attempt(evaluate: Evaluate, job: Job) -> Outcome:
     """The outcome of a job in this process; never raises what a candidate raises."""
     try:
-        return Outcome(job, measured=evaluate(job.evaluation))
+        measured: object = evaluate(job.evaluation)
     except SearchError as error:
         return Outcome(job, error=one_line(str(error)))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return Outcome(job, error=one_line(f"{type(error).__name__}: {error}"))
+    if not isinstance(measured, Measurement):
+        return Outcome(job, error=f"wanted a Measurement, got {type(measured).__name__}")
+    return Outcome(job, measured=measured)

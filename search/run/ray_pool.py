@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ from .pool import Evaluate, Job, Outcome, attempt
 from .reaper import Reaper
 
 CONNECT_S = 5.0
+START_S = 120.0
 LONGEST = 25  # characters
 OBJECT_STORE = 80 * 2**20  # bytes; measurements are small, and Ray would take 30 % of the memory
 
@@ -55,16 +56,23 @@ class RayPool:
         if workers < 1:
             raise PoolError(f"wanted one worker or more, got {workers}")
         self.slots = workers
-        self._threads = threads
         self._grace_s = grace_s
-        self._close_ray = _start(workers, threads, address)
-        self._evaluate = ray.put(evaluate)
-        self._idle = [self._actor() for _ in range(workers)]
-        self._running: dict[Any, _Running] = {}
+        self._cpus = _RAY.join(workers, threads, address)
         self._closed = False
+        self._idle: list[Any] = []
+        self._running: dict[Any, _Running] = {}
+        try:
+            self._evaluate = ray.put(evaluate)
+            self._idle = [self._actor() for _ in range(workers)]
+            ray.get([actor.ready.remote() for actor in self._idle], timeout=START_S)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, RayError):
+                raise PoolError(f"the workers did not start: {_why(error)}") from error
+            raise
 
     def _actor(self) -> Any:
-        make = ray.remote(num_cpus=self._threads, max_restarts=0, max_task_retries=0)(_Worker)
+        make = ray.remote(num_cpus=self._cpus, max_restarts=0, max_task_retries=0)(_Worker)
         return make.remote(self._evaluate)
 
     def submit(self, job: Job) -> None:
@@ -117,10 +125,11 @@ class RayPool:
         if self._closed:
             return
         self._closed = True
-        for actor in [*self._idle, *(run.actor for run in self._running.values())]:
-            ray.kill(actor)
+        if ray.is_initialized():  # or somebody has ended it meanwhile; asking would start another
+            for actor in [*self._idle, *(run.actor for run in self._running.values())]:
+                ray.kill(actor)
         self._idle, self._running = [], {}
-        self._close_ray()
+        _RAY.leave()
 
 
 class _Worker:
@@ -129,11 +138,56 @@ class _Worker:
     def __init__(self, evaluate: Evaluate) -> None:
         self._evaluate = evaluate
 
+    def ready(self) -> None:
+        pass
+
     def run(self, job: Job) -> Outcome:
         return attempt(self._evaluate, job)
 
 
-def _start(workers: int, threads: int, address: str | None) -> Callable[[], None]:
+def _nothing() -> None:
+    pass
+
+
+class _Ray:
+    """The one Ray that a process can have, shared by its pools: the first that comes starts it, or
+    finds it up; the last that goes ends what was started here."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pools = 0
+        self._end: Callable[[], None] = _nothing
+        self._local = False
+
+    def join(self, workers: int, threads: int, address: str | None) -> float:
+        """The CPUs that an actor asks Ray for. Raises PoolError."""
+        with self._lock:
+            if not self._pools:
+                self._local = not ray.is_initialized() and address is None
+                self._end = _start(workers * threads, address)
+            self._pools += 1
+        # One that was started here is only for our pools, which bound their actors themselves.
+        if self._local:
+            return 0
+        has = ray.cluster_resources().get("CPU", 0)
+        if has < workers * threads:
+            self.leave()
+            wants = f"{workers} workers of {threads} threads"
+            raise PoolError(f"{wants} want {workers * threads} CPUs, Ray has {has:g}")
+        return threads
+
+    def leave(self) -> None:
+        with self._lock:
+            self._pools -= 1
+            if not self._pools:
+                self._end()
+                self._end = _nothing
+
+
+_RAY = _Ray()
+
+
+def _start(cpus: int, address: str | None) -> Callable[[], None]:
     """Connects to Ray, or starts it; returns what undoes it. A Ray that was up already stays up."""
     if ray.is_initialized():
         return _nothing
@@ -144,18 +198,24 @@ def _start(workers: int, threads: int, address: str | None) -> Callable[[], None
         return ray.shutdown
     here = tempfile.gettempdir()
     # Ray puts sockets some 70 characters below, and their paths end at 107
-    folder = tempfile.mkdtemp(prefix="fw-ray-", dir=here if len(here) <= LONGEST else "/tmp")
-    reaper = Reaper()
-    before = set(psutil.Process().children(recursive=True))
-    _init(num_cpus=workers * threads, object_store_memory=OBJECT_STORE, _temp_dir=folder)
-    mine = [p for p in psutil.Process().children(recursive=True) if p not in before and _is_ray(p)]
-    reaper.watch(mine, [folder])
+    try:
+        folder = tempfile.mkdtemp(prefix="fw-ray-", dir=here if len(here) <= LONGEST else "/tmp")
+    except OSError as error:
+        raise PoolError(f"no folder for Ray's files: {error}") from error
+    reaper = Reaper(folder)
 
     def close() -> None:
         ray.shutdown()
         reaper.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
+    try:
+        before = set(psutil.Process().children(recursive=True))
+        _init(num_cpus=cpus, object_store_memory=OBJECT_STORE, _temp_dir=folder)
+        started = set(psutil.Process().children(recursive=True)) - before
+        reaper.watch([process for process in started if _is_ray(process)])
+    except BaseException:  # an interruption too: it takes seconds
+        close()
+        raise
     return close
 
 
@@ -195,12 +255,8 @@ def _is_ray(process: psutil.Process) -> bool:
         return False
 
 
-def _why(error: RayActorError) -> str:
+def _why(error: RayError) -> str:
     """Ray's reason in one line; the rest of its message is about our internals."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = lines[-1].partition("Some common causes")[0] if lines else type(error).__name__
     return one_line(reason, 200)
-
-
-def _nothing() -> None:
-    pass

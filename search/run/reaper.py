@@ -1,9 +1,10 @@
 """A small process that outlives its parent and ends what the parent left behind.
 
 Ray's agents survive a driver that is killed. The parent starts this with a pipe as its standard
-input and writes one line: JSON with `processes`, (pid, start time) each, and `folders`. When the
-pipe closes, because the parent closed it or died, the processes are killed and the folders
-removed. It must not import ray. Next: `ray_pool.py`.
+input and writes lines of JSON: a `folder`, and `processes`, (pid, start time) each. When the pipe
+closes, because the parent closed it or died, those processes and all that have the folder on their
+command line are killed with their children, and the folder is removed. It must not import ray.
+Next: `ray_pool.py`.
 """
 
 from __future__ import annotations
@@ -13,26 +14,29 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import psutil
 
 
 class Reaper:
-    """The parent's end: `watch` once, `close` when everything was ended in order."""
+    """The parent's end: `watch` what was started, `close` to have it ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str) -> None:
         command = [sys.executable, "-c", f"from {__name__} import reap; reap()"]
         # a session of its own, so that a Ctrl-C meant for the parent does not end it first
         self._child = subprocess.Popen(
             command, stdin=subprocess.PIPE, text=True, start_new_session=True
         )
+        self._tell({"folder": folder})
 
-    def watch(self, processes: Sequence[psutil.Process], folders: Sequence[str]) -> None:
-        rows = [(process.pid, process.create_time()) for process in processes]
+    def watch(self, processes: Sequence[psutil.Process]) -> None:
+        self._tell({"processes": [(p.pid, p.create_time()) for p in processes if p.is_running()]})
+
+    def _tell(self, line: dict[str, object]) -> None:
         if self._child.stdin is not None:
-            self._child.stdin.write(json.dumps({"processes": rows, "folders": list(folders)}))
-            self._child.stdin.write("\n")
+            self._child.stdin.write(json.dumps(line) + "\n")
             self._child.stdin.flush()
 
     def close(self) -> None:
@@ -42,27 +46,36 @@ class Reaper:
 
 
 def reap() -> None:
-    """The child's end: read what to watch, wait for the end of the pipe, kill, remove."""
+    """The child's end: read what to watch until the pipe ends, then kill and remove."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    line = sys.stdin.readline()
-    sys.stdin.read()  # until the parent is gone
-    if not line:
-        return
-    given = json.loads(line)
-    doomed: list[psutil.Process] = []
-    for pid, created in given["processes"]:
-        try:
+    folder, rows = "", []
+    for line in sys.stdin:  # until the parent is gone
+        given = json.loads(line)
+        folder = given.get("folder", folder)
+        rows += given.get("processes", [])
+    doomed = list({p for top in _found(rows, folder) for p in (top, *_children(top))})
+    for process in doomed:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(doomed, timeout=10)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _found(rows: Sequence[tuple[int, float]], folder: str) -> Iterator[psutil.Process]:
+    for pid, created in rows:
+        with suppress(psutil.Error):
             process = psutil.Process(pid)
             if process.create_time() == created:  # and not a later process of the same number
-                doomed += [process, *process.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            continue
-    for process in doomed:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(doomed, timeout=10)
-    for folder in given["folders"]:
-        shutil.rmtree(folder, ignore_errors=True)
+                yield process
+    for process in psutil.process_iter():  # what was started before it could be watched
+        with suppress(psutil.Error):
+            if any(folder in argument for argument in process.cmdline()):
+                yield process
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.Error:
+        return []

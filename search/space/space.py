@@ -46,6 +46,16 @@ class Space:
     decode: Callable[[Mapping[str, Scalar], Signature], ArchSpec]
     inactive: Callable[[Mapping[str, Scalar]], Iterable[str]] = _none
 
+    def __post_init__(self) -> None:
+        """Raises SpecError for what no sampler could search."""
+        names = [gene.name for gene in self.genes]
+        if not names or len(set(names)) < len(names):
+            raise SpecError(f"{self.name}: wanted genes with different names, got {names}", "genes")
+        for gene in self.genes:
+            texts = {repr(choice) for choice in gene.choices}
+            if not texts or len(texts) < len(gene.choices) or any(c != c for c in gene.choices):
+                raise SpecError(f"wanted different choices, got {gene.choices}", gene.name)
+
     def size(self) -> int:
         """How many choices of genes there are, those that mean the same counted apart."""
         return math.prod(len(gene.choices) for gene in self.genes)

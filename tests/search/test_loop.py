@@ -14,6 +14,7 @@ from formwright.search import (
     UnknownNameError,
     drive,
 )
+from formwright.search.propose import Sampler
 from formwright.search.run.candidates import Candidates
 from formwright.search.run.pool import Outcome, SerialPool
 from formwright.search.space import SPACES, OneOf, Signature, Space
@@ -157,7 +158,8 @@ def test_a_small_space_is_searched_to_its_end(monkeypatch):
         def tell(self, trial):
             pass
 
-    candidates = Candidates(space, Signature((1, 8, 8), 10), Stubborn())
+    sampler = Sampler("stubborn", lambda *given: Stubborn())
+    candidates = Candidates(space, Signature((1, 8, 8), 10), sampler, SPEC)
     for _ in range(2):
         trial = candidates.propose()
         candidates.tell(trial)

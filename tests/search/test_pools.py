@@ -12,7 +12,7 @@ import pytest
 from formwright.search import PoolError
 from formwright.search.run.pool import SerialPool
 from formwright.search.run.ray_pool import RayPool
-from formwright.search.testing_pool import PoolContract, toy
+from formwright.search.testing_pool import PoolContract, job, toy
 
 
 class TestSerialPool(PoolContract):
@@ -83,6 +83,52 @@ def test_a_ray_pool_leaves_no_process_and_no_folder(end, monkeypatch, short):
     finally:
         owner.kill()
         owner.wait()
+
+
+def test_pools_of_one_process_share_its_ray():
+    import ray
+
+    first, second = RayPool(toy, workers=1), RayPool(toy, workers=1)
+    try:
+        second.submit(job(2))
+        first.submit(job(1))
+        assert [outcome.job.number for outcome in first.wait(30)] == [1]
+        first.close()
+        assert [outcome.job.number for outcome in second.wait(30)] == [2]
+    finally:
+        second.close()
+        first.close()
+    assert not ray.is_initialized()
+
+
+def test_a_ray_that_is_too_small_is_said_at_once():
+    import ray
+
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        with pytest.raises(PoolError, match="2 workers of 1 threads want 2 CPUs, Ray has 1"):
+            RayPool(toy, workers=2)
+        assert ray.is_initialized()
+    finally:
+        ray.shutdown()
+
+
+@pytest.mark.parametrize("when", ["fails", "is interrupted"])
+def test_a_start_that_does_not_succeed_leaves_nothing(when, short, monkeypatch):
+    import ray
+
+    monkeypatch.setattr(tempfile, "tempdir", str(short))
+    before = set(psutil.Process().children())
+    error = RuntimeError("no") if when == "fails" else KeyboardInterrupt()
+
+    def init(**options):
+        raise error
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(PoolError if when == "fails" else KeyboardInterrupt):
+        RayPool(toy, workers=1)
+    assert list(short.iterdir()) == []
+    assert set(psutil.Process().children()) <= before
 
 
 def test_a_pool_needs_a_worker():
