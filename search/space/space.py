@@ -76,7 +76,11 @@ class Space:
             if not any(type(c) is type(value) and c == value for c in known[name].choices):
                 choices = ", ".join(map(repr, known[name].choices))
                 raise SpecError(f"{value!r} is not one of {choices}", f"params.{name}")
-        asleep = set(self.inactive(params))
+        try:
+            asleep = set(self.inactive(params))
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            raise SpecError(f"the space {self.name!r} fails: {what}") from error
         return {
             name: known[name].choices[0] if name in asleep else value
             for name, value in params.items()

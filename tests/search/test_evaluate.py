@@ -177,3 +177,26 @@ def test_evaluations_are_made_and_sent_without_torch():
         "assert pickle.loads(pickle.dumps(x)) == x; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_batch_larger_than_the_split_is_still_a_batch():
+    assert evaluate(replace(TINY, batch=500)).details["latency"]["batch"] == 500
+
+
+def test_a_task_that_draws_while_it_loads_changes_nothing(monkeypatch):
+    from formwright.search.tasks import TASKS
+
+    digits, draws = TASKS.load("digits"), [7, 0, 1]
+
+    def load():
+        torch.rand(draws.pop() if draws else 0)
+        return digits.load()
+
+    monkeypatch.setitem(TASKS._loaded, "digits", replace(digits, load=load))
+    first, second = evaluate(TINY), evaluate(TINY)
+    assert first.details["train_loss"] == second.details["train_loss"]
+
+
+def test_without_gradients_around_it_is_trained_all_the_same():
+    with torch.no_grad():
+        assert "quality" in evaluate(TINY).values

@@ -245,3 +245,36 @@ def test_work_goes_on_beside_a_measurer_that_hangs(start, monkeypatch):
         with working():
             done.append(time.monotonic())
     assert len(done) == 2
+
+
+def test_a_measurer_that_waits_is_not_one_that_hangs(start, monkeypatch, tmp_path):
+    """However long the slice is that it waits for, nobody works while it then measures."""
+    monkeypatch.setattr("formwright.search.evaluate.quiet.PATIENCE_S", 0.3)
+    monkeypatch.setattr("formwright.search.evaluate.quiet.SIGN_S", 0.1)
+    compiler = start(HOLD_WORKING)
+    spans = {}
+
+    def measure():
+        with alone() as alive:
+            entered = time.monotonic()
+            for _ in range(10):
+                time.sleep(0.1)
+                alive()
+            spans["alone"] = entered, time.monotonic()
+
+    def work():
+        with working():
+            spans["working"] = time.monotonic()
+
+    threads = [threading.Thread(target=measure), threading.Thread(target=work)]
+    threads[0].start()
+    time.sleep(0.1)
+    threads[1].start()
+    time.sleep(1.0)
+    assert spans == {}
+    compiler.stdin.write("\n")
+    compiler.stdin.flush()
+    for thread in threads:
+        thread.join(HANG)
+
+    assert spans["working"] >= spans["alone"][1]
