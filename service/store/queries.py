@@ -5,19 +5,22 @@ is given, so what one method returns belongs together. Next: `writes.py`.
 from __future__ import annotations
 
 import json
+import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
 
 from ...search import ArchSpec, SearchSpec, Trial, TrialState
-from ..errors import NotFound
+from ..errors import InternalError, NotFound
 from ..records import Event, SearchRecord, SearchState, TrialRecord
 from .schema import architectures, events, metrics, searches, trials
 
 Condition = ColumnElement[bool]
+T = TypeVar("T")
+log = logging.getLogger("formwright.service")
 architecture = lru_cache(maxsize=4096)(ArchSpec.from_json)  # frozen, and often asked for
 
 
@@ -32,11 +35,43 @@ def search_row(connection: Connection, id: str, lock: bool = False) -> Row[Any]:
 
 
 def search_record(connection: Connection, id: str) -> SearchRecord:
-    """Raises NotFound."""
-    return search_records(connection, [search_row(connection, id)])[0]
+    """Raises NotFound, or InternalError if what is there cannot be read."""
+    row = search_row(connection, id)
+    counts = _counts(connection, [row])
+    return readable(f"search {id}", lambda: _search(row, counts[row.key]))
 
 
 def search_records(connection: Connection, rows: Sequence[Row[Any]]) -> list[SearchRecord]:
+    """Those of the rows that can be read; the log tells of the others."""
+    counts = _counts(connection, rows)
+    return _those(
+        rows, lambda row: readable(f"search {row.id}", lambda: _search(row, counts[row.key]))
+    )
+
+
+def readable(what: str, make: Callable[[], T]) -> T:
+    """What `make` makes of a row. Raises InternalError where it is not what this code writes: by
+    another hand, or by another version."""
+    try:
+        return make()
+    except (ValueError, LookupError, TypeError) as error:
+        raise InternalError(f"the record of {what} cannot be read: {error}") from error
+
+
+def _those(rows: Iterable[Row[Any]], make: Callable[[Row[Any]], T]) -> list[T]:
+    """One bad row must not hide all others."""
+    made = []
+    for row in rows:
+        try:
+            made.append(make(row))
+        except InternalError as error:
+            log.warning("left out: %s", error)
+    return made
+
+
+def _counts(
+    connection: Connection, rows: Sequence[Row[Any]]
+) -> Mapping[int, dict[TrialState, int]]:
     t = trials.c
     statement = (
         select(t.search_key, t.state, func.count())
@@ -45,21 +80,23 @@ def search_records(connection: Connection, rows: Sequence[Row[Any]]) -> list[Sea
     )
     counts: dict[int, dict[TrialState, int]] = defaultdict(dict)
     for key, state, count in connection.execute(statement):
-        counts[key][TrialState(state)] = count
-    return [
-        SearchRecord(
-            id=row.id,
-            spec=SearchSpec.from_json(row.spec),
-            state=SearchState(row.state),
-            display_name=row.display_name,
-            error=row.error,
-            counts=counts[row.key],
-            last_sequence=row.last_sequence,
-            created=row.created,
-            updated=row.updated,
-        )
-        for row in rows
-    ]
+        if state in TrialState.__members__:
+            counts[key][TrialState(state)] = count
+    return counts
+
+
+def _search(row: Row[Any], counts: Mapping[TrialState, int]) -> SearchRecord:
+    return SearchRecord(
+        id=row.id,
+        spec=SearchSpec.from_json(row.spec),
+        state=SearchState(row.state),
+        display_name=row.display_name,
+        error=row.error,
+        counts=counts,
+        last_sequence=row.last_sequence,
+        created=row.created,
+        updated=row.updated,
+    )
 
 
 def newest_searches(connection: Connection, before: int, limit: int) -> list[Row[Any]]:
@@ -83,31 +120,39 @@ def trial_records(
     connection: Connection, conditions: Iterable[Condition], limit: int | None = None
 ) -> list[TrialRecord]:
     """The trials for which all conditions hold, by search and number. With a limit they must be
-    conditions that leave trials of one search."""
+    conditions that leave trials of one search, and a trial that cannot be read raises
+    InternalError; without one it is left out."""
     rows, values = _trials(connection, list(conditions), limit)
-    return [
-        TrialRecord(
-            search_id=row.search_id,
-            number=row.number,
-            state=TrialState(row.state),
-            attempt=row.attempt,
-            fingerprint=row.fingerprint,
-            architecture=architecture(row.spec),
-            values=values[row.search_key, row.number],
-            details=json.loads(row.details),
-            error=row.error,
-            created=row.created,
-            updated=row.updated,
-        )
-        for row in rows
-    ]
+
+    def record(row: Row[Any]) -> TrialRecord:
+        measured = values[row.search_key, row.number]
+        return readable(f"trial {row.search_id}/{row.number}", lambda: _trial(row, measured))
+
+    return _those(rows, record) if limit is None else [record(row) for row in rows]
+
+
+def _trial(row: Row[Any], values: Mapping[str, float]) -> TrialRecord:
+    return TrialRecord(
+        search_id=row.search_id,
+        number=row.number,
+        state=TrialState(row.state),
+        attempt=row.attempt,
+        fingerprint=row.fingerprint,
+        architecture=architecture(row.spec),
+        values=values,
+        details=json.loads(row.details),
+        error=row.error,
+        created=row.created,
+        updated=row.updated,
+    )
 
 
 def trials_of(connection: Connection, key: int, *conditions: Condition) -> list[Trial]:
-    """The same as they were appended, for one search."""
+    """The same as they were appended, for one search. Raises InternalError."""
     rows, values = _trials(connection, [trials.c.search_key == key, *conditions], None)
-    return [
-        Trial(
+
+    def trial(row: Row[Any]) -> Trial:
+        return Trial(
             number=row.number,
             params=json.loads(row.params),
             architecture=architecture(row.spec),
@@ -117,8 +162,8 @@ def trials_of(connection: Connection, key: int, *conditions: Condition) -> list[
             details=json.loads(row.details),
             error=row.error,
         )
-        for row in rows
-    ]
+
+    return [readable(f"trial {row.search_id}/{row.number}", partial(trial, row)) for row in rows]
 
 
 def event_records(connection: Connection, row: Row[Any], after: int, limit: int) -> list[Event]:
@@ -134,7 +179,10 @@ def event_records(connection: Connection, row: Row[Any], after: int, limit: int)
         .order_by(events.c.sequence)
         .limit(max(limit, 0))
     )
-    return [_event(row.id, found) for found in connection.execute(statement)]
+    return [
+        readable(f"event {row.id}/{found.sequence}", partial(_event, row.id, found))
+        for found in connection.execute(statement)
+    ]
 
 
 def _event(search_id: str, row: Row[Any]) -> Event:

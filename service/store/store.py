@@ -103,7 +103,7 @@ class Store:
         Raises NotFound, or NotAllowed if it has ended otherwise."""
         with self._database.write() as connection:
             row = queries.search_row(connection, id, lock=True)
-            state = SearchState(row.state)
+            state = queries.readable(f"search {id}", lambda: SearchState(row.state))
             if state is not SearchState.CANCELLED:
                 if SearchState.CANCELLED not in SEARCH_TRANSITIONS[state]:
                     raise NotAllowed(f"the search {id} is {state} and cannot be cancelled")
@@ -178,8 +178,8 @@ class Store:
     # claims: who may run a search
 
     def claim(self, owner: str, lease_s: float) -> Claim | None:
-        """The oldest search that waits, or whose runner let its lease end; None if there is none.
-        Until the lease ends nobody else gets it."""
+        """The oldest search that waits, or whose runner let its lease end; None if there is none,
+        or if it cannot be read and so has failed. Until the lease ends nobody else gets it."""
         s = searches.c
         with self._database.write() as connection:
             now = clock(connection)
@@ -195,7 +195,11 @@ class Store:
             connection.execute(update(searches).where(s.key == row.key).values(new))
             if row.state != SearchState.RUNNING:
                 writes.set_state(connection, row.key, now, SearchState.RUNNING)
-            return Claim(queries.search_record(connection, row.id), owner, row.epoch + 1)
+            try:
+                return Claim(queries.search_record(connection, row.id), owner, row.epoch + 1)
+            except InternalError as error:  # nobody can run it; it must not keep others waiting
+                writes.set_state(connection, row.key, now, SearchState.FAILED, str(error))
+                return None
 
     def renew(self, claim: Claim, lease_s: float) -> bool:
         """Whether the claim still holds; its lease then ends in `lease_s` seconds."""

@@ -11,12 +11,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from ...search import Fenced, Trial
+from ...search import Fenced, Trial, TrialState
 from ...search.trial import one_line
 from ..errors import NotFound
 from ..records import SEARCH_TRANSITIONS, Claim, SearchState
 from .engine import clock, insert_if_new
-from .queries import search_row, trials_of
+from .queries import search_row
 from .schema import architectures, events, metrics, searches, trials
 
 Change = tuple[int | None, Mapping[str, Any]]  # number of a trial or None, and what is new
@@ -120,11 +120,18 @@ def _save_architecture(connection: Connection, trial: Trial) -> str:
 
 
 def _prune_open(connection: Connection, key: int, now: datetime, why: str) -> None:
+    """Without reading more of the trials than is needed: a search must end even if one of them
+    cannot be read."""
     t = trials.c
-    pruned = [
-        trial.pruned(why)
-        for trial in trials_of(connection, key, t.state.in_(["PENDING", "RUNNING"]))
+    still_open = (t.search_key == key) & t.state.in_(["PENDING", "RUNNING"])
+    rows = connection.execute(
+        select(t.number, t.attempt).where(still_open).order_by(t.number)
+    ).all()
+    if not rows:
+        return
+    new = {"state": TrialState.PRUNED.value, "error": why}
+    connection.execute(update(trials).where(still_open).values(new | {"updated": now}))
+    changes: list[Change] = [
+        (row.number, new | {"attempt": row.attempt, "values": {}}) for row in rows
     ]
-    if pruned:
-        changes = [save_trial(connection, key, now, trial, known=True) for trial in pruned]
-        add_events(connection, key, now, changes)
+    add_events(connection, key, now, changes)
