@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "serve": ("formwright.service.cli", "serve", "serve searches: gRPC, a database, Ray workers"),
     "submit": ("formwright.service.cli", "submit", "submit a search to a server"),
+    "searches": ("formwright.service.cli", "searches", "all searches of a server"),
     "watch": ("formwright.service.cli", "watch", "show a search until it has ended"),
     "best": ("formwright.service.cli", "best", "the best architectures that were found"),
     "trials": ("formwright.service.cli", "trials", "every trial of a search"),

@@ -45,7 +45,7 @@ def compile_report(arguments: list[str]) -> int:
 
 
 def _refuse(reason: str) -> int:
-    print(f"compile-report: {reason}", file=sys.stderr)
+    print(f"formwright compile-report: {reason}", file=sys.stderr)
     return 2
 
 

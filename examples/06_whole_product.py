@@ -9,7 +9,7 @@ from rich.console import Console
 from formwright.compiler import collect
 from formwright.search import SearchSpec, build
 from formwright.service import Client, local_server
-from formwright.service.show import follow, plot, trials_table
+from formwright.service.show import follow, front_table, plot
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--quick", action="store_true", help="few trials, and no generated code")
@@ -26,7 +26,7 @@ with (
     search = client.submit(spec, display_name="demo")
     state = follow(client, search, console)
     front = client.best(search.id)
-    console.print(trials_table(front, "Pareto front", spec.objectives))
+    console.print(front_table(front, "Pareto front", spec.objectives))
     print(plot(list(client.trials(search.id)), front, "latency_ms", "quality"))
 
 best = front[0]

@@ -57,7 +57,7 @@ class Trial:
     error: str = ""
 
     def started(self) -> Trial:
-        return replace(self, state=TrialState.RUNNING)
+        return replace(self, state=TrialState.RUNNING, error="")
 
     def succeeded(self, measured: Measurement) -> Trial:
         return replace(

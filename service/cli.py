@@ -14,28 +14,48 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 
 from ..errors import FormwrightError
-from ..search import SearchSpec, SpecError
+from ..search import METRICS, SearchSpec, SpecError
+from ..search.propose import SAMPLERS
+from ..search.space import SPACES
+from ..search.tasks import TASKS
 from .client import Client
 from .errors import InvalidRequest, NotFound
 from .records import SearchRecord, SearchState, TrialRecord
 from .settings import PORT, Settings, server_address
-from .show import follow, plot, trials_table
+from .show import follow, front_table, plot, searches_table, trials_table
 
 Command = Callable[[argparse.Namespace, Console], int]
+
+# field of a spec -> what it is; the defaults are the spec's own
+FIELDS = {
+    "space": f"what is searched: {', '.join(SPACES.names())}, or what the server has installed",
+    "task": f"what is learnt: {', '.join(TASKS.names())}, or what the server has installed",
+    "trials": "how many architectures are tried",
+    "objectives": f"the most important first, of: {', '.join(METRICS)}",
+    "sampler": f"who proposes: {', '.join(SAMPLERS.names())}",
+    "seed": "of the proposals and of every training",
+    "steps": "of training, for each architecture",
+    "batch": "examples in a step, and in a call whose latency is measured",
+    "threads": "that train and that latency is measured with",
+    "target": "what compiles the rewritten graph, as for torch.compile; eager generates no code",
+    "timeout_s": "seconds after which a trial has failed",
+    "attempts": "how often a trial is tried whose worker is lost",
+}
 
 
 def serve(arguments: list[str]) -> int:
     parser = _parser("serve", "Serve searches until interrupted.", server=False)
-    parser.add_argument("--database", default="formwright.db", help="SQLite file or URL")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=PORT, help="0 takes a free one")
-    parser.add_argument("--workers", type=int, default=2, help="Ray workers; 0: without Ray")
-    parser.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster (none: one is started)")
+    own = " (default %(default)s)"
+    parser.add_argument("--database", default="formwright.db", help="SQLite file or URL" + own)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on" + own)
+    parser.add_argument("--port", type=int, default=PORT, help="0 takes a free one" + own)
+    parser.add_argument("--workers", type=int, default=2, help="of Ray; 0: without Ray" + own)
+    parser.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster (default: one is started)")
     parser.add_argument("--with-parent", action="store_true", help="end when standard input closes")
     return _run(parser, arguments, _serve)
 
@@ -51,12 +71,16 @@ def submit(arguments: list[str]) -> int:
             f"--{field.name.replace('_', '-')}",
             type=str if several else type(default),
             nargs="+" if several else None,
-            help=f"(default {shown})",
+            help=f"{FIELDS[field.name]} (default {shown})",
         )
     parser.add_argument("--request-id", default="", help="makes it safe to submit again")
     parser.add_argument("--display-name", default="", help="for people")
     parser.add_argument("--watch", action="store_true", help="show it until it has ended")
     return _run(parser, arguments, _submit)
+
+
+def searches(arguments: list[str]) -> int:
+    return _run(_parser("searches", "All searches, the newest first."), arguments, _searches)
 
 
 def watch(arguments: list[str]) -> int:
@@ -69,8 +93,9 @@ def best(arguments: list[str]) -> int:
     parser = _parser("best", "The best architectures: the Pareto front of a search, or of all.")
     parser.add_argument("search", nargs="?", help="its id (default: the newest)")
     parser.add_argument("--all", action="store_true", help="over all searches")
-    for name in ("--space", "--task", "--machine"):
-        parser.add_argument(name, default="", help="only these")
+    for name in ("space", "task"):
+        parser.add_argument(f"--{name}", default="", help=f"only searches of this {name}")
+    parser.add_argument("--machine", default="", help="only what this machine measured (m1:…)")
     parser.add_argument("--objectives", nargs="+", default=(), metavar="METRIC")
     for name, what in (("--at-least", "lowest"), ("--at-most", "highest")):
         parser.add_argument(
@@ -129,6 +154,12 @@ def _submit(given: argparse.Namespace, console: Console) -> int:
         return _follow(client, search, console) if given.watch else 0
 
 
+def _searches(given: argparse.Namespace, console: Console) -> int:
+    with Client(given.server) as client:
+        console.print(searches_table(client.searches()))
+    return 0
+
+
 def _watch(given: argparse.Namespace, console: Console) -> int:
     with Client(given.server) as client:
         return _follow(client, _search(client, given.search), console)
@@ -150,7 +181,10 @@ def _best(given: argparse.Namespace, console: Console) -> int:
         if given.json:
             _print_json(front)
             return 0
-        console.print(trials_table(front, "best architectures", objectives))
+        if not front:
+            console.print("no trial succeeded that is within these bounds")
+            return 0
+        console.print(front_table(front, "best architectures", objectives))
         if search and len(objectives) > 1 and console.is_terminal:
             print(plot(list(client.trials(search.id)), front, objectives[1], objectives[0]))
     return 0
@@ -174,8 +208,15 @@ def _cancel(given: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as everything else does."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def _parser(name: str, what: str, server: bool = True) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"formwright {name}", description=what)
+    parser = _Parser(prog=f"formwright {name}", description=what)
     if server:
         parser.add_argument(
             "--server",
@@ -257,5 +298,6 @@ def _print_json(trials: list[TrialRecord]) -> None:
             "error": trial.error,
             "fingerprint": trial.fingerprint,
             "architecture": trial.architecture.to_dict(),
+            "details": trial.details,
         }
         print(json.dumps(row, sort_keys=True))

@@ -17,7 +17,7 @@ from ..errors import FormwrightError
 from ..search import SearchSpec, TrialState
 from . import convert, errors, names
 from .records import Event, SearchRecord, TrialRecord
-from .settings import server_address
+from .settings import server_address, with_port
 from .wire import search_pb2 as pb
 from .wire import search_pb2_grpc as pb_grpc
 
@@ -47,7 +47,7 @@ class Client:
     def __init__(
         self, server: str = "", *, timeout_s: float = 30.0, patience_s: float = 60.0
     ) -> None:
-        self.server = server or server_address()
+        self.server = with_port(server or server_address())
         self._timeout_s = timeout_s
         self._patience_s = patience_s
         self._channel = grpc.insecure_channel(self.server, options=OPTIONS)
@@ -181,5 +181,7 @@ def _raised(error: Any, server: str) -> FormwrightError:
     """The exception that a status stands for."""
     kind = RAISES.get(error.code(), errors.InternalError)
     if kind is errors.Unavailable:
-        return kind(f"no answer from {server}: {error.details()}; is `formwright serve` running?")
+        why = error.details() or ""
+        why = "" if why.startswith("failed to connect") else f" ({why})"
+        return kind(f"no answer from {server}{why}; is `formwright serve` running there?")
     return kind(error.details())

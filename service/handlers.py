@@ -6,6 +6,7 @@ Next: `convert.py` for what the messages mean, `store/` for what is kept.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ..search import (
@@ -90,6 +91,9 @@ def query_best_architectures(
     ids = [names.search_id(request.search, "search")] if request.search else []
     spec = store.get_search(ids[0]).spec if ids else SearchSpec()
     metrics = [_metric(name, "objectives") for name in request.objectives or spec.objectives]
+    for bound in request.bounds:
+        if math.isnan(bound.at_least) or math.isnan(bound.at_most):
+            raise InvalidRequest(f"bounds: {bound.metric} is to be within what is no number")
     bounds = [(_metric(b.metric, "bounds").name, b) for b in request.bounds]
     found = store.succeeded(ids, request.space, request.task)
     within = [t for t in found if all(_within(t, name, bound) for name, bound in bounds)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import signal
 import socket
@@ -69,10 +70,9 @@ def _listen(server: grpc.aio.Server, host: str, port: int) -> int:
             probe.bind((host, port))
         return server.add_insecure_port(f"{host}:{port}")
     except (OSError, RuntimeError) as error:
-        raise SetupError(
-            f"cannot listen on {host}:{port} ({error}): is another server running there? "
-            "Try another --port"
-        ) from error
+        taken = getattr(error, "errno", errno.EADDRINUSE) == errno.EADDRINUSE
+        hint = "is another server running there? Try another --port" if taken else "see --host"
+        raise SetupError(f"cannot listen on {host}:{port}: {error}; {hint}") from error
 
 
 def _on_end_of_input(stopping: asyncio.Event) -> None:

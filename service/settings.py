@@ -27,6 +27,16 @@ class Settings:
     with_parent: bool = False
 
 
+def with_port(server: str) -> str:
+    """`host:port`, with our own port where none is given; gRPC would take 443.
+
+    >>> with_port("localhost"), with_port("10.0.0.1:8000"), with_port("[::1]")
+    ('localhost:50551', '10.0.0.1:8000', '[::1]:50551')
+    """
+    has_port = server.rpartition("]")[2].count(":") == 1
+    return server if has_port or "/" in server else f"{server}:{PORT}"
+
+
 def server_address() -> str:
     """`FORMWRIGHT_SERVER`, or this machine's default."""
     return os.environ.get("FORMWRIGHT_SERVER", f"127.0.0.1:{PORT}")

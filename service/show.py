@@ -14,24 +14,43 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from ..search import METRICS, Direction, TrialState, pareto
+from ..search.trial import one_line
 from .client import Client
 from .records import Event, SearchRecord, SearchState, TrialRecord
 
+LONGEST_ERROR = 160  # characters in a table; `trials --json` has all
+
 
 def trials_table(trials: Iterable[TrialRecord], title: str, metrics: Sequence[str]) -> Table:
-    """One row a trial: its metrics and its architecture, or why there are none."""
+    """One row a trial: its state, its metrics and its architecture, or why there are none."""
+    return _table(trials, title, metrics, states=True)
+
+
+def front_table(trials: Iterable[TrialRecord], title: str, metrics: Sequence[str]) -> Table:
+    """The same for trials that have all succeeded."""
+    return _table(trials, title, metrics, states=False)
+
+
+def _table(
+    trials: Iterable[TrialRecord], title: str, metrics: Sequence[str], states: bool
+) -> Table:
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("trial", justify="right")
-    table.add_column("state")
+    if states:
+        table.add_column("state")
     for name in metrics:
         table.add_column(f"{name} {arrow(name)}", justify="right")
     table.add_column("architecture", overflow="fold")
     for trial in trials:
+        state = [trial.state.lower()] if states else []
         numbers = [number(trial.values[m]) if m in trial.values else "" for m in metrics]
-        what = trial.architecture.short() + (f"\n{trial.error}" if trial.error else "")
-        table.add_row(str(trial.number), trial.state.lower(), *numbers, what)
+        what = trial.architecture.short()
+        if trial.error:
+            what += f"\n{one_line(trial.error, LONGEST_ERROR)}"
+        table.add_row(str(trial.number), *state, *numbers, Text(what))
     return table
 
 
@@ -42,12 +61,12 @@ def plot(
     y: str,
     size: tuple[int, int] = (72, 18),
 ) -> str:
-    """A scatter plot of two metrics, `size` characters; the front stands out."""
+    """A scatter plot of two metrics, `size` characters; the front stands out from the others."""
     best = {trial.number for trial in front}
     plotext.clear_figure()
     plotext.theme("clear")
     plotext.plot_size(*size)
-    plotext.title("● front   · dominated")
+    plotext.title("● front   · others")
     for marker, chosen in (("·", [t for t in trials if t.number not in best]), ("●", front)):
         points = [(t.values[x], t.values[y]) for t in chosen if x in t.values and y in t.values]
         if points:
@@ -96,25 +115,42 @@ class Board:
 
     def __rich__(self) -> Group:
         front = self.front()
-        rows = [trials_table(front, "front so far", self._metrics)] if front else []
-        return Group(*rows, self._bar)
+        rows = [front_table(front, "front so far", self._metrics)] if front else []
+        return Group(self._bar, *rows)  # what does not fit on a small terminal is cut at the end
+
+
+def searches_table(searches: Iterable[SearchRecord]) -> Table:
+    """One row a search, the newest first."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("search", "state", "trials", "space", "task", "created", "name"):
+        table.add_column(name, justify="right" if name == "trials" else "left")
+    for search in searches:
+        ended = sum(count for state, count in search.counts.items() if state.final)
+        created = search.created.astimezone().strftime("%Y-%m-%d %H:%M")
+        trials, spec = f"{ended}/{search.spec.trials}", search.spec
+        state = search.state.lower()
+        row = (search.id, state, trials, spec.space, spec.task, created, search.display_name)
+        table.add_row(*map(Text, row))
+    return table
 
 
 def follow(client: Client, search: SearchRecord, console: Console) -> SearchState:
-    """Shows a search until it has ended: a live board on a terminal, lines elsewhere. Returns the
-    state it ended in."""
+    """Shows a search until it has ended: a live board on a terminal, of which the front stays;
+    lines elsewhere. Returns the state it ended in."""
     board = Board(search, console)
     if not console.is_terminal:
         for event in client.watch(search.id):
             if line := board.add(event):
-                console.print(line, highlight=False, soft_wrap=True)
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
         return board.state
     with Live(board, console=console, refresh_per_second=4, transient=True):
         for event in client.watch(search.id):
             board.add(event)
-    console.print(
-        f"search {search.id} {board.state.lower()}" + (board.error and f": {board.error}")
-    )
+    error = f": {board.error}" if board.error else ""
+    end = f"search {search.id} {board.state.lower()}{error}"
+    console.print(end, highlight=False, markup=False, soft_wrap=True)
+    if front := board.front():
+        console.print(front_table(front, "front", search.spec.objectives))
     return board.state
 
 

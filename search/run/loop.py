@@ -11,7 +11,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 
-from ..errors import Fenced
+from ..errors import Fenced, SearchError
 from ..evaluate.evaluator import Evaluation, evaluation_seed
 from ..evaluate.quiet import working
 from ..objective import Measurement
@@ -24,6 +24,7 @@ from .candidates import Candidates
 from .log import TrialLog
 from .pool import Job, Outcome, Pool
 
+HOPELESS = 5  # trials that fail alike before any has succeeded: it is not the candidates
 POLL_S = 0.25  # how long a cancellation may go unseen
 
 
@@ -36,7 +37,8 @@ def drive(
     """Runs the search to its end, from wherever the log is; `seen` is called with each transition.
 
     Returns when the budget is spent, the space is exhausted, or the search was cancelled. Raises
-    Fenced if somebody else runs it now, SpecError if what the spec names is broken.
+    Fenced if somebody else runs it now, SpecError if what the spec names is broken, SearchError if
+    no candidate can succeed.
     """
     spec.check_names()
     space, task = SPACES.load(spec.space), TASKS.load(spec.task)
@@ -66,16 +68,21 @@ def drive(
         if trial.attempt < spec.attempts:
             waiting.append(record(trial.again(why)))
         else:
-            candidates.tell(record(trial.failed(f"given up in attempt {trial.attempt}: {why}")))
+            fail(trial, f"given up in attempt {trial.attempt}: {why}")
+
+    def fail(trial: Trial, why: str) -> None:
+        candidates.tell(record(trial.failed(why)))
+        if reason := hopeless(log.history()):
+            raise SearchError(reason)
 
     def take(outcome: Outcome) -> None:
         trial = running.pop(outcome.job.number)
         if outcome.lost:
             retry(trial, outcome.error)
         elif outcome.measured is None:
-            candidates.tell(record(trial.failed(outcome.error)))
+            fail(trial, outcome.error)
         elif wrong := unusable(outcome.measured, spec):
-            candidates.tell(record(trial.failed(wrong)))
+            fail(trial, wrong)
         else:
             candidates.tell(record(trial.succeeded(outcome.measured)))
 
@@ -100,6 +107,15 @@ def drive(
             raise
     finally:
         pool.stop()
+
+
+def hopeless(trials: list[Trial]) -> str:
+    """Why no candidate will succeed, empty if one may: all that ended failed, and alike."""
+    ended = [trial for trial in trials if trial.state.final]
+    errors = {trial.error for trial in ended if trial.state is TrialState.FAILED}
+    if len(ended) < HOPELESS or len(errors) != 1 or any(trial.values for trial in ended):
+        return ""
+    return f"the first {len(ended)} trials failed alike: {errors.pop()}"
 
 
 def unusable(measured: Measurement, spec: SearchSpec) -> str:

@@ -14,6 +14,7 @@ from formwright.search import (
     Measurement,
     MemoryLog,
     Result,
+    SearchError,
     SearchSpec,
     SpecError,
     TrialState,
@@ -82,6 +83,16 @@ def test_a_broken_sampler_is_named(monkeypatch, at):
     monkeypatch.setitem(SAMPLERS._loaded, "tpe", Sampler("tpe", make))
     with pytest.raises(SpecError, match=r"the s(ampler 'tpe'|pace 'metaformer') fails"):
         drive(SPEC, SerialPool(good), MemoryLog())
+
+
+def test_a_search_that_cannot_succeed_ends_early():
+    def evaluate(evaluation):
+        raise RuntimeError("no such target")
+
+    log = MemoryLog()
+    with pytest.raises(SearchError, match="the first 5 trials failed alike: RuntimeError: no such"):
+        drive(replace(SPEC, trials=20), SerialPool(evaluate), log)
+    assert len(log.history()) == 5
 
 
 @pytest.mark.parametrize(

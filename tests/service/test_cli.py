@@ -1,6 +1,7 @@
 """The commands as a user types them: what they print, and what they say when it cannot be."""
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -65,6 +66,15 @@ def test_a_spec_from_a_file_with_a_change(server, tmp_path):
     assert len(run("trials", "--server", server, id, "--json").stdout.splitlines()) == 1
 
 
+def test_searches_are_listed(server):
+    id = run("submit", "--server", server, *SMALL, "--display-name", "[bold]x").stdout.strip()
+    rows = run("searches", "--server", server, env={**os.environ, "COLUMNS": "160"}).stdout
+    assert f"{id}" in rows
+    assert "[bold]x" in rows
+    none = run("best", "--server", server, id, "--at-most", "params=0").stdout
+    assert none == "no trial succeeded that is within these bounds\n"
+
+
 def test_cancel(server):
     id = run("submit", "--server", server, "--trials", "500", *SMALL[2:]).stdout.strip()
 
@@ -76,6 +86,7 @@ def test_cancel(server):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["submit", "--trials", "many"], "argument --trials: invalid int value: 'many'"),
         (["submit", "--trials", "-3"], "trials: wanted a whole number from 1"),
         (["submit", "--space", "metafromer"], "Did you mean 'metaformer'?"),
         (["submit", "--task", "digts"], "Did you mean 'digits'?"),
@@ -83,6 +94,7 @@ def test_cancel(server):
         (["watch", "none"], "no search"),
         (["cancel", "none"], "no search"),
         (["best", "--at-most", "params"], "'params' is not METRIC=VALUE"),
+        (["best", "--at-most", "params=nan"], "no number"),
         (["best", "--objectives", "speed", "--all"], "unknown metric 'speed'"),
     ],
 )
@@ -139,5 +151,5 @@ def test_a_database_of_another_version_is_refused_untouched(tmp_path):
 
 def test_the_commands_are_listed():
     usage = run("--help").stdout
-    for command in ("serve", "submit", "watch", "best", "trials", "cancel"):
+    for command in ("serve", "submit", "searches", "watch", "best", "trials", "cancel"):
         assert command in usage
