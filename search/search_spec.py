@@ -6,6 +6,7 @@ Next: `run/loop.py` runs one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -16,7 +17,9 @@ from .propose import SAMPLERS
 from .space import SPACES
 from .spec import canonical_json, parse_json
 from .tasks import TASKS
+from .trial import one_line
 
+NAME = re.compile(r"[\w.:-]{1,100}", re.ASCII)
 # field -> (lowest, highest); whole numbers, both ends allowed
 BOUNDS = {
     "trials": (1, 100_000),
@@ -56,8 +59,9 @@ class SearchSpec:
 
     def __post_init__(self) -> None:
         for field in ("space", "task", "sampler", "target"):
-            if not isinstance(getattr(self, field), str) or not getattr(self, field):
-                raise SpecError(f"wanted a name, got {getattr(self, field)!r}", field)
+            name = getattr(self, field)
+            if not isinstance(name, str) or not NAME.fullmatch(name):
+                raise SpecError(f"wanted a name, got {one_line(repr(name), 80)}", field)
         for field, (low, high) in BOUNDS.items():
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:

@@ -204,7 +204,8 @@ def _trials(given: argparse.Namespace, console: Console) -> int:
 
 def _cancel(given: argparse.Namespace, console: Console) -> int:
     with Client(given.server) as client:
-        console.print(f"search {given.search} {client.cancel(given.search).state.lower()}")
+        ended = client.cancel(given.search.removeprefix("searches/"))
+        console.print(f"search {ended.id} {ended.state.lower()}", highlight=False)
     return 0
 
 
@@ -232,7 +233,7 @@ def _run(parser: argparse.ArgumentParser, arguments: list[str], command: Command
     given = parser.parse_args(arguments)
     try:
         return command(given, Console())
-    except FormwrightError as error:
+    except (FormwrightError, UnicodeError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

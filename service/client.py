@@ -28,6 +28,7 @@ RAISES: dict[grpc.StatusCode, type[FormwrightError]] = {
     grpc.StatusCode.ALREADY_EXISTS: errors.AlreadyExists,
     grpc.StatusCode.FAILED_PRECONDITION: errors.NotAllowed,
     grpc.StatusCode.UNAVAILABLE: errors.Unavailable,
+    grpc.StatusCode.CANCELLED: errors.Unavailable,  # not by us: the server went away meanwhile
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.Unavailable,
 }
 AGAIN_S = 0.5  # between two attempts at a server that is away
@@ -137,6 +138,8 @@ class Client:
     ) -> list[TrialRecord]:
         """The Pareto front of one search, or of all that match, the best of the first objective
         first. `bounds` is metric -> (lowest, highest), None for no bound."""
+        if not 0 <= limit < 2**31:
+            raise errors.InvalidRequest(f"limit: wanted 0 to 1000, got {limit}", "limit")
         request = pb.QueryBestArchitecturesRequest(
             search=names.search_name(id) if id else "",
             objectives=objectives,
@@ -174,7 +177,7 @@ class Client:
 
 
 def _away(error: Any) -> bool:
-    return bool(error.code() is grpc.StatusCode.UNAVAILABLE)
+    return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
 def _raised(error: Any, server: str) -> FormwrightError:

@@ -30,8 +30,8 @@ def local_server(database: str | Path, *, workers: int = 2, port: int = 0) -> It
 
 def start_server(database: str | Path, *, workers: int = 2, port: int = 0) -> subprocess.Popen[str]:
     """The process, which ends when its standard input is closed or this process ends."""
-    command = [sys.executable, "-m", "formwright", "serve", "--with-parent"]
-    command += ["--database", str(database), "--workers", str(workers), "--port", str(port)]
+    command = [sys.executable, "-P", "-m", "formwright", "serve", "--with-parent"]
+    command += [f"--database={database}", f"--workers={workers}", f"--port={port}"]
     # its own session: a Ctrl-C in the terminal is for whoever started it, which then stops it
     return subprocess.Popen(
         command,

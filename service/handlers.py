@@ -88,6 +88,8 @@ def query_best_architectures(
 ) -> pb.QueryBestArchitecturesResponse:
     if not 0 <= request.limit <= LARGEST_FRONT:
         raise InvalidRequest(f"limit: wanted 0 to {LARGEST_FRONT}, got {request.limit}", "limit")
+    if len(set(request.objectives)) < len(request.objectives):
+        raise InvalidRequest("objectives: a metric is there twice", "objectives")
     ids = [names.search_id(request.search, "search")] if request.search else []
     spec = store.get_search(ids[0]).spec if ids else SearchSpec()
     metrics = [_metric(name, "objectives") for name in request.objectives or spec.objectives]

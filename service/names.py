@@ -32,5 +32,7 @@ def search_id(name: str, field: str = "name") -> str:
     """
     found = _SEARCH.fullmatch(name)
     if not found:
-        raise InvalidRequest(f"{name!r} is not the name of a search; wanted searches/{{id}}", field)
+        raise InvalidRequest(
+            f"{name[:100]!r} is not the name of a search; wanted searches/{{id}}", field
+        )
     return found[1]

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 
 from ..errors import FormwrightError
 from ..search import Fenced, Pool, PoolError, Trial, TrialState, drive, make_pool
+from .errors import ServiceError
 from .records import Claim, SearchState
 from .settings import LEASE_S
 from .store import Store, open_store
@@ -43,15 +44,22 @@ class Scheduler:
         """Until it is told to stop. Raises PoolError if there are no workers to be had."""
         try:
             while not self.stopping.is_set():
-                claim = self._store.claim(self._owner, LEASE_S)
+                claim = self._claim()
                 if claim is None:
                     self.stopping.wait(IDLE_S)
                 else:
                     self._run(claim)
         finally:
-            self._store.release(self._owner)
             if self._pool is not None:
                 self._pool[1].close()
+            self._store.release(self._owner)
+
+    def _claim(self) -> Claim | None:
+        try:
+            return self._store.claim(self._owner, LEASE_S)
+        except ServiceError as error:  # a database that is locked today may be free tomorrow
+            log.warning("%s", error)
+            return None
 
     def _run(self, claim: Claim) -> None:
         log.info("search %s: claimed, epoch %d", claim.search.id, claim.epoch)
@@ -78,6 +86,8 @@ class Scheduler:
             self._store.finish(claim, state, error)
         except Fenced:
             log.info("search %s: ended by others meanwhile", claim.search.id)
+        except ServiceError as error:  # its lease runs out, and somebody tries again
+            log.warning("search %s: %s", claim.search.id, error)
 
     def _workforce(self, threads: int) -> Pool:
         if self._pool is None or self._pool[0] != threads:

@@ -50,7 +50,7 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     stopping = _on_signals()
     if settings.with_parent:
         _on_end_of_input(stopping)
-    ready(f"{settings.host}:{port}")
+    ready(f"{bracketed(settings.host)}:{port}")
     try:
         await stopping.wait()
     finally:
@@ -65,14 +65,20 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
 def _listen(server: grpc.aio.Server, host: str, port: int) -> int:
     """The port it listens on. Raises SetupError if that cannot be."""
     try:
-        with socket.socket() as probe:  # gRPC would say the same, and log about it
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as probe:  # gRPC would say the same, and log about it
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
-        return server.add_insecure_port(f"{host}:{port}")
+        return server.add_insecure_port(f"{bracketed(host)}:{port}")
     except (OSError, RuntimeError) as error:
         taken = getattr(error, "errno", errno.EADDRINUSE) == errno.EADDRINUSE
         hint = "is another server running there? Try another --port" if taken else "see --host"
         raise SetupError(f"cannot listen on {host}:{port}: {error}; {hint}") from error
+
+
+def bracketed(host: str) -> str:
+    """A host as it stands before a port."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _on_end_of_input(stopping: asyncio.Event) -> None:

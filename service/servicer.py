@@ -16,6 +16,7 @@ import grpc
 
 from ..errors import FormwrightError
 from ..search import Fenced, SpecError
+from ..search.trial import one_line
 from . import errors, handlers
 from .store import Store
 from .wire import search_pb2 as pb
@@ -25,6 +26,7 @@ T = TypeVar("T")
 log = logging.getLogger("formwright.service")
 
 THREADS = 8  # transactions at once; more wait
+LONGEST = 1000  # characters of a message; gRPC bounds the trailers of a call
 POLL_S = 0.2  # how old an event may be when a watcher sees it
 
 # exception -> status; the first row that fits
@@ -94,7 +96,7 @@ class Servicer(pb_grpc.SearchServiceServicer):
     async def _refuse(self, context: Any, error: Exception) -> NoReturn:
         for kind, code in STATUS:
             if isinstance(error, kind):
-                await context.abort(code, str(error))
+                await context.abort(code, one_line(str(error), LONGEST))
         id = uuid.uuid4().hex[:12]
         log.error("request failed, id %s", id, exc_info=error)
         what = f"{error} " if isinstance(error, FormwrightError) else ""

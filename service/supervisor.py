@@ -11,6 +11,7 @@ import socket
 import sys
 import uuid
 
+from .errors import ServiceError
 from .settings import Settings
 from .store import Store
 
@@ -43,10 +44,10 @@ class Supervisor:
             self._process = await self._start(owner)
             code = await self._ended(self._process)
             self._process = None
-            # its lease need not run out: it is known to be gone
-            await loop.run_in_executor(None, self._store.release, owner)
             if self._stopping.is_set():
                 return
+            # its lease need not run out: it is known to be gone
+            await loop.run_in_executor(None, self._release, owner)
             wait = FIRST_WAIT_S if loop.time() - started > 60 else min(2 * wait, LONGEST_WAIT_S)
             log.warning("the scheduler ended with code %d; another starts in %.1f s", code, wait)
             try:
@@ -54,14 +55,21 @@ class Supervisor:
             except TimeoutError:
                 continue
 
+    def _release(self, owner: str) -> None:
+        try:
+            self._store.release(owner)
+        except ServiceError as error:  # then the lease does run out
+            log.warning("%s", error)
+
     async def _start(self, owner: str) -> asyncio.subprocess.Process:
         given = self._settings
-        arguments = ["--database", given.database, "--owner", owner]
-        arguments += ["--workers", str(given.workers)]
-        arguments += ["--ray", given.ray] if given.ray else []
+        arguments = [f"--database={given.database}", f"--owner={owner}"]
+        arguments += [f"--workers={given.workers}"]
+        arguments += [f"--ray={given.ray}"] if given.ray else []
         # A session of its own: a Ctrl-C in the terminal is for the server, which closes the pipe.
         return await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # what lies in the folder where the server was started is none of ours
             "-m",
             "formwright.service.scheduler",
             *arguments,

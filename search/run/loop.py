@@ -24,7 +24,7 @@ from .candidates import Candidates
 from .log import TrialLog
 from .pool import Job, Outcome, Pool
 
-HOPELESS = 5  # trials that fail alike before any has succeeded: it is not the candidates
+HOPELESS = 10  # trials that fail alike before any has succeeded: it is not the candidates
 POLL_S = 0.25  # how long a cancellation may go unseen
 
 

@@ -24,7 +24,7 @@ class Reaper:
     """The parent's end: `watch` what was started, `close` to have it ended."""
 
     def __init__(self, folder: str) -> None:
-        command = [sys.executable, "-c", f"from {__name__} import reap; reap()"]
+        command = [sys.executable, "-P", "-c", f"from {__name__} import reap; reap()"]
         # a session of its own, so that a Ctrl-C meant for the parent does not end it first
         self._child = subprocess.Popen(
             command, stdin=subprocess.PIPE, text=True, start_new_session=True

@@ -1,4 +1,4 @@
-"""Every task keeps the contract: splits of its signature, the same each time, torch only to load."""
+"""Every task keeps the contract: splits of its signature; only loading them imports torch."""
 
 import subprocess
 import sys

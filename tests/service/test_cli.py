@@ -12,7 +12,8 @@ from formwright.service.embedded import address_of, start_server, stop_server
 
 
 def run(*arguments, **given):
-    command = [sys.executable, "-m", "formwright", *map(str, arguments)]
+    texts = [a if isinstance(a, bytes) else str(a) for a in arguments]
+    command = [sys.executable, "-m", "formwright", *texts]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **given)
 
 
@@ -78,7 +79,7 @@ def test_searches_are_listed(server):
 def test_cancel(server):
     id = run("submit", "--server", server, "--trials", "500", *SMALL[2:]).stdout.strip()
 
-    assert run("cancel", "--server", server, id).stdout == f"search {id} cancelled\n"
+    assert run("cancel", "--server", server, f"searches/{id}").stdout == f"search {id} cancelled\n"
     assert run("watch", "--server", server, id).returncode == 1
     assert "NOT" not in run("cancel", "--server", server, id).stderr
 
@@ -93,6 +94,8 @@ def test_cancel(server):
         (["submit", "-f", "no such file"], "cannot read no such file"),
         (["watch", "none"], "no search"),
         (["cancel", "none"], "no search"),
+        (["best", "--limit", "99999999999"], "limit: wanted 0 to 1000"),
+        (["submit", "--display-name", b"\xff"], "surrogates not allowed"),
         (["best", "--at-most", "params"], "'params' is not METRIC=VALUE"),
         (["best", "--at-most", "params=nan"], "no number"),
         (["best", "--objectives", "speed", "--all"], "unknown metric 'speed'"),

@@ -147,6 +147,8 @@ def test_trials_are_paged_and_filtered(client, stub, done):
         (pb.SearchSpec(objectives=["speed"]), "unknown metric 'speed'"),
         (pb.SearchSpec(objectives=["params", "params"]), "twice"),
         (pb.SearchSpec(target=""), "target: wanted a name"),
+        (pb.SearchSpec(target="x" * 100_000), "target: wanted a name"),
+        (pb.SearchSpec(target="in\0ductor"), "target: wanted a name"),
     ],
 )
 def test_a_malformed_spec_is_refused_and_nothing_is_written(stub, client, done, spec, says):
@@ -164,6 +166,7 @@ def test_a_malformed_spec_is_refused_and_nothing_is_written(stub, client, done, 
     [
         ("GetSearch", pb.GetSearchRequest(name="searches/none"), "NOT_FOUND"),
         ("GetSearch", pb.GetSearchRequest(name="none"), "INVALID_ARGUMENT"),
+        ("GetSearch", pb.GetSearchRequest(name="x" * 50_000), "INVALID_ARGUMENT"),
         ("GetSearch", pb.GetSearchRequest(name="searches/a' or 1=1"), "INVALID_ARGUMENT"),
         ("CancelSearch", pb.CancelSearchRequest(name="searches/none"), "NOT_FOUND"),
         ("ListTrials", pb.ListTrialsRequest(search="searches/none"), "NOT_FOUND"),
@@ -185,6 +188,18 @@ def test_a_malformed_spec_is_refused_and_nothing_is_written(stub, client, done, 
             "INVALID_ARGUMENT",
         ),
         ("QueryBestArchitectures", pb.QueryBestArchitecturesRequest(limit=-1), "INVALID_ARGUMENT"),
+        (
+            "QueryBestArchitectures",
+            pb.QueryBestArchitecturesRequest(objectives=["params", "params"]),
+            "INVALID_ARGUMENT",
+        ),
+        (
+            "QueryBestArchitectures",
+            pb.QueryBestArchitecturesRequest(
+                bounds=[pb.Bound(metric="params", at_most=float("nan"))]
+            ),
+            "INVALID_ARGUMENT",
+        ),
         (
             "CreateSearch",
             pb.CreateSearchRequest(display_name="x" * 201),
