@@ -13,7 +13,8 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,13 +86,14 @@ class RayPool:
     def wait(self, timeout_s: float) -> list[Outcome]:
         if not self._running:
             return []
-        ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
-        if ready:  # and whatever else is there by now
-            ready, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
-        outcomes = [self._collect(reference) for reference in ready]
-        now = time.monotonic()
-        late = [reference for reference, run in self._running.items() if run.ends < now]
-        return outcomes + [self._end(reference) for reference in late]
+        with _ray_may_be_gone():
+            ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
+            if ready:  # and whatever else is there by now
+                ready, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
+            outcomes = [self._collect(reference) for reference in ready]
+            now = time.monotonic()
+            late = [reference for reference, run in self._running.items() if run.ends < now]
+            return outcomes + [self._end(reference) for reference in late]
 
     def _collect(self, reference: Any) -> Outcome:
         run = self._running.pop(reference)
@@ -117,9 +119,10 @@ class RayPool:
         self._idle.append(self._actor())
 
     def stop(self) -> None:
-        for run in self._running.values():
-            self._replace(run.actor)
-        self._running.clear()
+        running, self._running = self._running, {}
+        with _ray_may_be_gone():
+            for run in running.values():
+                self._replace(run.actor)
 
     def close(self) -> None:
         if self._closed:
@@ -127,7 +130,8 @@ class RayPool:
         self._closed = True
         if ray.is_initialized():  # or somebody has ended it meanwhile; asking would start another
             for actor in [*self._idle, *(run.actor for run in self._running.values())]:
-                ray.kill(actor)
+                with suppress(RayError):
+                    ray.kill(actor)
         self._idle, self._running = [], {}
         _RAY.leave()
 
@@ -143,6 +147,15 @@ class _Worker:
 
     def run(self, job: Job) -> Outcome:
         return attempt(self._evaluate, job)
+
+
+@contextmanager
+def _ray_may_be_gone() -> Iterator[None]:
+    """Whatever Ray raises about itself becomes a PoolError: the pool is of no use any more."""
+    try:
+        yield
+    except RayError as error:
+        raise PoolError(f"Ray has failed: {_why(error)}") from error
 
 
 def _nothing() -> None:
