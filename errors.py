@@ -24,3 +24,9 @@ def unknown(kind: str, given: object, known: Iterable[str]) -> str:
     guess = get_close_matches(str(given), names, n=1)
     hint = f". Did you mean {guess[0]!r}?" if guess else ""
     return f"unknown {kind} {given!r}; known: {', '.join(names)}{hint}"
+
+
+def one_line(text: str, longest: int = 500) -> str:
+    """The text without line breaks, cut where nobody reads on."""
+    text = " ".join(text.split())
+    return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -16,6 +16,7 @@ if __name__ != "formwright.search":
     raise ImportError("import formwright.search, not search")
 
 if TYPE_CHECKING:
+    from .blocks import BLOCKS as BLOCKS
     from .errors import EvaluationError as EvaluationError
     from .errors import Fenced as Fenced
     from .errors import PoolError as PoolError
@@ -32,17 +33,22 @@ if TYPE_CHECKING:
     from .objective import Direction as Direction
     from .objective import Measurement as Measurement
     from .objective import Metric as Metric
+    from .propose import SAMPLERS as SAMPLERS
     from .result import Result as Result
     from .run.log import MemoryLog as MemoryLog
     from .run.log import TrialLog as TrialLog
+    from .run.log import refused as refused
     from .run.loop import drive as drive
     from .run.pool import Pool as Pool
     from .search_spec import SearchSpec as SearchSpec
+    from .space import SPACES as SPACES
     from .spec import ArchSpec as ArchSpec
     from .spec import BlockSpec as BlockSpec
     from .spec import LayerSpec as LayerSpec
+    from .tasks import TASKS as TASKS
     from .trial import Trial as Trial
     from .trial import TrialState as TrialState
+    from .trial import follows as follows
 
 # name -> the module that owns it
 _LAZY = {
@@ -66,6 +72,12 @@ _LAZY = {
     "Direction": ".objective",
     "Measurement": ".objective",
     "TrialLog": ".run.log",
+    "follows": ".trial",
+    "refused": ".run.log",
+    "BLOCKS": ".blocks",
+    "SPACES": ".space",
+    "TASKS": ".tasks",
+    "SAMPLERS": ".propose",
     "MemoryLog": ".run.log",
     "SearchError": ".errors",
     "SpecError": ".errors",

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from ..errors import one_line
 from .errors import SpecError, UnknownNameError
 from .objective import METRICS
 from .propose import SAMPLERS
 from .space import SPACES
 from .spec import canonical_json, parse_json
 from .tasks import TASKS
-from .trial import one_line
 
 NAME = re.compile(r"[\w.:-]{1,100}", re.ASCII)
 # field -> (lowest, highest); whole numbers, both ends allowed

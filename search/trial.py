@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from ..errors import one_line
 from .objective import Measurement
 from .spec import ArchSpec, Scalar
 
@@ -94,9 +95,3 @@ def follows(new: Trial, old: Trial | None) -> bool:
         return False
     step = 1 if new.state is TrialState.PENDING else 0
     return new.attempt == old.attempt + step and new.state in TRANSITIONS[old.state]
-
-
-def one_line(text: str, longest: int = 500) -> str:
-    """The text without line breaks, cut where nobody reads on."""
-    text = " ".join(text.split())
-    return text if len(text) <= longest else text[: longest - 1] + "…"

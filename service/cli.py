@@ -1,4 +1,5 @@
-"""The commands of the service: `formwright serve | submit | watch | best | trials | cancel`.
+"""The commands of the service: `formwright serve | submit | searches | watch | best | trials |
+cancel`.
 
 Each takes its arguments and returns an exit code: 0, 1 if the search did not succeed, 2 for what
 cannot be done, with one line that says why. Next: `client.py` does the work, `show.py` the looks.
@@ -19,10 +20,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from ..errors import FormwrightError
-from ..search import METRICS, SearchSpec, SpecError
-from ..search.propose import SAMPLERS
-from ..search.space import SPACES
-from ..search.tasks import TASKS
+from ..search import METRICS, SAMPLERS, SPACES, TASKS, SearchSpec, SpecError
 from .client import Client
 from .errors import InvalidRequest, NotFound
 from .records import SearchRecord, SearchState, TrialRecord

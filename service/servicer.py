@@ -14,9 +14,8 @@ from typing import Any, NoReturn, TypeVar
 
 import grpc
 
-from ..errors import FormwrightError
+from ..errors import FormwrightError, one_line
 from ..search import Fenced, SpecError
-from ..search.trial import one_line
 from . import errors, handlers
 from .store import Store
 from .wire import search_pb2 as pb

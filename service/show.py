@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from ..errors import one_line
 from ..search import METRICS, Direction, TrialState, pareto
-from ..search.trial import one_line
 from .client import Client
 from .records import Event, SearchRecord, SearchState, TrialRecord
 

@@ -65,6 +65,23 @@ def test_imports_go_one_way(path):
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_service_uses_what_the_search_exports(path):
+    if path.relative_to(ROOT).parts[0] == "service":
+        for module, _ in imports(path):
+            assert not module.startswith("search."), f"{module} is not exported by the search"
+
+
+def test_one_file_of_the_search_knows_the_compiler():
+    knows = {
+        str(path.relative_to(ROOT))
+        for path in sources()
+        if path.relative_to(ROOT).parts[0] == "search"
+        and any(module.split(".")[0] == "compiler" for module, _ in imports(path))
+    }
+    assert knows == {"search/evaluate/latency.py"}
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_guests_stay_in_their_files(path):
     place = str(path.relative_to(ROOT))
     used = {module for module, _ in imports(path)} | set(attributes(path))

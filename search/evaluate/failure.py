@@ -8,9 +8,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from ...errors import FormwrightError
+from ...errors import FormwrightError, one_line
 from ..errors import EvaluationError
-from ..trial import one_line
 
 
 @dataclass(frozen=True)

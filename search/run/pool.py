@@ -1,7 +1,7 @@
 """`Pool`: workers that evaluate candidates. `SerialPool` is the readable one: this process.
 
 A pool hands back outcomes; it keeps nothing and decides nothing, so it can be lost at any moment.
-All pools pass `PoolContract` in `search/testing.py`. It must not know what a search is.
+All pools pass `PoolContract` in `search/testing_pool.py`. It must not know what a search is.
 Next: `ray_pool.py`, processes on this machine or a cluster.
 """
 
@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from ...errors import one_line
 from ..errors import PoolError, SearchError
 from ..evaluate.evaluator import Evaluation
 from ..objective import Measurement
-from ..trial import one_line
 
 Evaluate = Callable[[Evaluation], Measurement]
 

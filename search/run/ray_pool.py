@@ -22,8 +22,8 @@ import psutil
 import ray
 from ray.exceptions import RayActorError, RayError
 
+from ...errors import one_line
 from ..errors import PoolError
-from ..trial import one_line
 from .pool import Evaluate, Job, Outcome, attempt
 from .reaper import Reaper
 

@@ -19,7 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
-from ...search.trial import one_line
+from ...errors import one_line
 from ..errors import InternalError, SetupError
 
 BUSY_S = 30.0  # how long a transaction waits for another one to end

@@ -13,8 +13,8 @@ from uuid import uuid4
 
 from sqlalchemy import and_, or_, select, update
 
+from ...errors import one_line
 from ...search import ArchSpec, SearchSpec, TrialState
-from ...search.trial import one_line
 from ..errors import AlreadyExists, InternalError, NotAllowed, NotFound, SetupError
 from ..records import SEARCH_TRANSITIONS, Claim, Event, Page, SearchRecord, SearchState, TrialRecord
 from . import migrate, queries, writes

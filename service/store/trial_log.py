@@ -10,9 +10,7 @@ import math
 
 from sqlalchemy import func, select
 
-from ...search import Fenced, Trial
-from ...search.run.log import refused
-from ...search.trial import follows
+from ...search import Fenced, Trial, follows, refused
 from ..records import Claim
 from .engine import Database, clock
 from .queries import search_row, trials_of

@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
+from ...errors import one_line
 from ...search import Fenced, Trial, TrialState
-from ...search.trial import one_line
 from ..errors import NotFound
 from ..records import SEARCH_TRANSITIONS, Claim, SearchState
 from .engine import clock, insert_if_new
