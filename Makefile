@@ -38,6 +38,7 @@ proto: $(READY) ## generate service/wire/ from the proto files
 
 bench: $(READY) ## the benchmarks (minutes; not part of the tests); JSON goes to docs/measurements/
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/latency.py
 
 clean: ## remove the virtual environment and what the tools left
 	rm -rf $(VENV) .types .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from formwright.search import METRICS, SpecError, dominates, pareto, same_machine
@@ -26,6 +26,7 @@ points = st.lists(
 
 
 @given(points)
+@settings(deadline=None, derandomize=True)
 def test_the_front_is_what_nothing_dominates(trials):
     front = pareto(trials, ALL)
 
@@ -36,6 +37,7 @@ def test_the_front_is_what_nothing_dominates(trials):
 
 
 @given(points)
+@settings(deadline=None, derandomize=True)
 def test_domination_is_a_strict_order(trials):
     for a in trials:
         assert not dominates(a.values, a.values, ALL)
