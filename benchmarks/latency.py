@@ -55,7 +55,7 @@ def main() -> None:
             {
                 "median_ms": measured.values["latency_ms"],
                 "p95_ms": measured.values["latency_p95_ms"],
-                "ratio": measured.details["latency"]["ratio"],
+                "ratio": measured.values["latency_ratio"],
                 "calls": measured.details["latency"]["samples"],
             }
         )

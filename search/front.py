@@ -58,7 +58,7 @@ def same_machine(trials: Sequence[M], metrics: Sequence[Metric], machine: str = 
 
     Raises SpecError if there are several and `machine` does not choose one.
     """
-    if not machine and not any(metric.unit == "ms" for metric in metrics):
+    if not machine and not any(metric.of_machine for metric in metrics):
         return list(trials)
     machines = sorted({fingerprint(trial) for trial in trials})
     if machine:

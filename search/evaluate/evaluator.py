@@ -105,6 +105,7 @@ def _evaluate(evaluation: Evaluation, deadline: Deadline) -> Measurement:
         "quality": trained.quality,
         "latency_ms": latency.median_ms,
         "latency_p95_ms": latency.p95_ms,
+        "latency_ratio": latency.ratio,
         "params": params,
     }
     return Measurement(values, _details(evaluation, trained, latency))
@@ -166,7 +167,6 @@ def _details(evaluation: Evaluation, trained: TrainResult, latency: Latency) -> 
             "batch": latency.batch,
             "reference": REFERENCE,
             "reference_ms": latency.reference_ms,
-            "ratio": latency.ratio,
         },
         "report": latency.report,
     }
