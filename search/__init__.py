@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .errors import SpecError as SpecError
     from .errors import UnknownNameError as UnknownNameError
     from .front import dominates as dominates
+    from .front import machine_of as machine_of
     from .front import pareto as pareto
     from .front import same_machine as same_machine
     from .local import make_pool as make_pool
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .objective import Direction as Direction
     from .objective import Measurement as Measurement
     from .objective import Metric as Metric
+    from .objective import metric_named as metric_named
     from .propose import SAMPLERS as SAMPLERS
     from .result import Result as Result
     from .run.log import MemoryLog as MemoryLog
@@ -61,6 +63,7 @@ _LAZY = {
     "pareto": ".front",
     "dominates": ".front",
     "same_machine": ".front",
+    "machine_of": ".front",
     "SearchSpec": ".search_spec",
     "ArchSpec": ".spec",
     "LayerSpec": ".spec",
@@ -69,6 +72,7 @@ _LAZY = {
     "TrialState": ".trial",
     "Metric": ".objective",
     "METRICS": ".objective",
+    "metric_named": ".objective",
     "Direction": ".objective",
     "Measurement": ".objective",
     "TrialLog": ".run.log",

@@ -60,9 +60,9 @@ def same_machine(trials: Sequence[M], metrics: Sequence[Metric], machine: str = 
     """
     if not machine and not any(metric.of_machine for metric in metrics):
         return list(trials)
-    machines = sorted({fingerprint(trial) for trial in trials})
+    machines = sorted({machine_of(trial) for trial in trials})
     if machine:
-        return [trial for trial in trials if fingerprint(trial) == machine]
+        return [trial for trial in trials if machine_of(trial) == machine]
     if len(machines) > 1:
         known = ", ".join(machines)
         raise SpecError(
@@ -71,8 +71,8 @@ def same_machine(trials: Sequence[M], metrics: Sequence[Metric], machine: str = 
     return list(trials)
 
 
-def fingerprint(trial: Measured) -> str:
-    """The machine that measured the trial, empty if it does not say."""
+def machine_of(trial: Measured) -> str:
+    """The fingerprint of the machine that measured the trial, empty if it does not say."""
     machine = trial.details.get("machine")
     return str(machine.get("fingerprint", "")) if isinstance(machine, Mapping) else ""
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from .errors import UnknownNameError
+
 
 class Direction(StrEnum):
     """Which way is better."""
@@ -42,6 +44,13 @@ METRICS = {
         Metric("params", _DOWN, "", "number of trained parameters"),
     )
 }
+
+
+def metric_named(name: object, field: str) -> Metric:
+    """Raises UnknownNameError for a metric that is not known."""
+    if not isinstance(name, str) or name not in METRICS:
+        raise UnknownNameError("metric", name, METRICS, field)
+    return METRICS[name]
 
 
 @dataclass(frozen=True)

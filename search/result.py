@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .errors import UnknownNameError
 from .front import pareto, same_machine
-from .objective import METRICS
+from .objective import metric_named
 from .search_spec import SearchSpec
 from .trial import Trial, TrialState
 
@@ -30,10 +29,8 @@ class Result:
         """The trials that none other dominates, the best of the first objective first; the
         search's own objectives if none are named. Raises UnknownNameError for a metric that is
         not known, SpecError if latencies of several machines would be compared."""
-        for at, name in enumerate(objectives):
-            if not isinstance(name, str) or name not in METRICS:
-                raise UnknownNameError("metric", name, METRICS, f"objectives[{at}]")
-        metrics = [METRICS[name] for name in objectives or self.spec.objectives]
+        names = objectives or self.spec.objectives
+        metrics = [metric_named(name, f"objectives[{at}]") for at, name in enumerate(names)]
         return pareto(same_machine(self.succeeded, metrics), metrics)
 
     def best(self, metric: str = "") -> Trial | None:

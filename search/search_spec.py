@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import one_line
 from .errors import SpecError, UnknownNameError
-from .objective import METRICS
+from .objective import metric_named
 from .propose import SAMPLERS
 from .space import SPACES
 from .spec import canonical_json, parse_json
@@ -69,8 +69,7 @@ class SearchSpec:
         if not isinstance(self.objectives, tuple) or not self.objectives:
             raise SpecError(f"wanted one metric or more, got {self.objectives!r}", "objectives")
         for at, name in enumerate(self.objectives):
-            if not isinstance(name, str) or name not in METRICS:
-                raise UnknownNameError("metric", name, METRICS, f"objectives[{at}]")
+            metric_named(name, f"objectives[{at}]")
         if len(set(self.objectives)) < len(self.objectives):
             raise SpecError(f"a metric is there twice: {', '.join(self.objectives)}", "objectives")
 

@@ -29,22 +29,6 @@ from .show import follow, front_table, plot, searches_table, trials_table
 
 Command = Callable[[argparse.Namespace, Console], int]
 
-# field of a spec -> what it is; the defaults are the spec's own
-FIELDS = {
-    "space": f"what is searched: {', '.join(SPACES.names())}, or what the server has installed",
-    "task": f"what is learnt: {', '.join(TASKS.names())}, or what the server has installed",
-    "trials": "how many architectures are tried",
-    "objectives": f"the most important first, of: {', '.join(METRICS)}",
-    "sampler": f"who proposes: {', '.join(SAMPLERS.names())}",
-    "seed": "of the proposals and of every training",
-    "steps": "of training, for each architecture",
-    "batch": "examples in a step, and in a call whose latency is measured",
-    "threads": "that train and that latency is measured with",
-    "target": "what compiles the rewritten graph, as for torch.compile; eager generates no code",
-    "timeout_s": "seconds after which a trial has failed",
-    "attempts": "how often a trial is tried whose worker is lost",
-}
-
 
 def serve(arguments: list[str]) -> int:
     parser = _parser("serve", "Serve searches until interrupted.", server=False)
@@ -61,6 +45,7 @@ def serve(arguments: list[str]) -> int:
 def submit(arguments: list[str]) -> int:
     parser = _parser("submit", "Submit a search. What is not given has its default.")
     parser.add_argument("-f", "--file", help="a spec as JSON; - for standard input")
+    helps = _field_help()
     for field in fields(SearchSpec):
         default: Any = field.default
         several = isinstance(default, tuple)
@@ -69,7 +54,7 @@ def submit(arguments: list[str]) -> int:
             f"--{field.name.replace('_', '-')}",
             type=str if several else type(default),
             nargs="+" if several else None,
-            help=f"{FIELDS[field.name]} (default {shown})",
+            help=f"{helps[field.name]} (default {shown})",
         )
     parser.add_argument("--request-id", default="", help="makes it safe to submit again")
     parser.add_argument("--display-name", default="", help="for people")
@@ -82,14 +67,13 @@ def searches(arguments: list[str]) -> int:
 
 
 def watch(arguments: list[str]) -> int:
-    parser = _parser("watch", "Show a search until it has ended.")
-    parser.add_argument("search", nargs="?", help="its id (default: the newest)")
+    parser = _parser("watch", "Show a search until it has ended.", of_search=True)
     return _run(parser, arguments, _watch)
 
 
 def best(arguments: list[str]) -> int:
-    parser = _parser("best", "The best architectures: the Pareto front of a search, or of all.")
-    parser.add_argument("search", nargs="?", help="its id (default: the newest)")
+    what = "The best architectures: the Pareto front of a search, or of all."
+    parser = _parser("best", what, of_search=True)
     parser.add_argument("--all", action="store_true", help="over all searches")
     for name in ("space", "task"):
         parser.add_argument(f"--{name}", default="", help=f"only searches of this {name}")
@@ -105,8 +89,7 @@ def best(arguments: list[str]) -> int:
 
 
 def trials(arguments: list[str]) -> int:
-    parser = _parser("trials", "Every trial of a search.")
-    parser.add_argument("search", nargs="?", help="its id (default: the newest)")
+    parser = _parser("trials", "Every trial of a search.", of_search=True)
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     return _run(parser, arguments, _trials)
 
@@ -214,7 +197,9 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def _parser(name: str, what: str, server: bool = True) -> argparse.ArgumentParser:
+def _parser(
+    name: str, what: str, *, server: bool = True, of_search: bool = False
+) -> argparse.ArgumentParser:
     parser = _Parser(prog=f"formwright {name}", description=what)
     if server:
         parser.add_argument(
@@ -223,6 +208,8 @@ def _parser(name: str, what: str, server: bool = True) -> argparse.ArgumentParse
             metavar="HOST:PORT",
             help="(default %(default)s, or FORMWRIGHT_SERVER)",
         )
+    if of_search:
+        parser.add_argument("search", nargs="?", help="its id (default: the newest)")
     return parser
 
 
@@ -238,6 +225,25 @@ def _run(parser: argparse.ArgumentParser, arguments: list[str], command: Command
         return 130
     except BrokenPipeError:  # whoever reads has seen enough
         return 0
+
+
+def _field_help() -> dict[str, str]:
+    """Field of a spec -> what it is; the defaults are the spec's own."""
+    installed = "or what the server has installed"
+    return {
+        "space": f"what is searched: {', '.join(SPACES.names())}, {installed}",
+        "task": f"what is learnt: {', '.join(TASKS.names())}, {installed}",
+        "trials": "how many architectures are tried",
+        "objectives": f"the most important first, of: {', '.join(METRICS)}",
+        "sampler": f"who proposes: {', '.join(SAMPLERS.names())}",
+        "seed": "of the proposals and of every training",
+        "steps": "of training, for each architecture",
+        "batch": "examples in a step, and in a call whose latency is measured",
+        "threads": "that train and that latency is measured with",
+        "target": "compiles the rewritten graph, as for torch.compile; eager generates no code",
+        "timeout_s": "seconds after which a trial has failed",
+        "attempts": "how often a trial is tried whose worker is lost",
+    }
 
 
 def _spec(given: argparse.Namespace) -> SearchSpec:

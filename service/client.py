@@ -72,13 +72,8 @@ class Client:
 
     def searches(self) -> Iterator[SearchRecord]:
         """All of them, the newest first; pages are fetched as they are needed."""
-        request = pb.ListSearchesRequest()
-        while True:
-            page = self._call("ListSearches", request)
+        for page in self._pages("ListSearches", pb.ListSearchesRequest()):
             yield from map(convert.from_search, page.searches)
-            request.page_token = page.next_page_token
-            if not request.page_token:
-                return
 
     def cancel(self, id: str) -> SearchRecord:
         """Ends a search. Raises NotAllowed if it had ended by itself."""
@@ -118,12 +113,8 @@ class Client:
         request = pb.ListTrialsRequest(
             search=names.search_name(id), states=[convert.to_trial_state(s) for s in states]
         )
-        while True:
-            page = self._call("ListTrials", request)
+        for page in self._pages("ListTrials", request):
             yield from map(convert.from_trial, page.trials)
-            request.page_token = page.next_page_token
-            if not request.page_token:
-                return
 
     def best(
         self,
@@ -168,6 +159,14 @@ class Client:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _pages(self, method: str, request: Any) -> Iterator[Any]:
+        while True:
+            page = self._call(method, request)
+            yield page
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return
 
     def _call(self, method: str, request: Any) -> Any:
         try:

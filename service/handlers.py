@@ -10,11 +10,10 @@ import math
 from collections.abc import Sequence
 
 from ..search import (
-    METRICS,
     Metric,
     SearchSpec,
     SpecError,
-    UnknownNameError,
+    metric_named,
     pareto,
     same_machine,
 )
@@ -71,12 +70,13 @@ def watch_search(
     """What is new after an event, if anything, and whether nothing can come any more."""
     if request.after_sequence < 0:
         raise InvalidRequest(f"after_sequence: {request.after_sequence} is negative")
-    search = store.get_search(names.search_id(request.name))
-    if after > search.last_sequence:
-        raise InvalidRequest(f"after_sequence: {after} is beyond {search.last_sequence}")
-    events = store.events(search.id, after, EVENTS)
-    if not events:
-        return None, search.state.final  # read before the events: none can have been missed
+    id = names.search_id(request.name)
+    last, state = store.progress(id)
+    if after > last:
+        raise InvalidRequest(f"after_sequence: {after} is beyond {last}")
+    if after == last:
+        return None, state.final
+    events = store.events(id, after, EVENTS)
     message = pb.WatchSearchResponse(
         events=[convert.to_event(event) for event in events], last_sequence=events[-1].sequence
     )
@@ -92,11 +92,11 @@ def query_best_architectures(
         raise InvalidRequest("objectives: a metric is there twice", "objectives")
     ids = [names.search_id(request.search, "search")] if request.search else []
     spec = store.get_search(ids[0]).spec if ids else SearchSpec()
-    metrics = [_metric(name, "objectives") for name in request.objectives or spec.objectives]
+    metrics = [metric_named(name, "objectives") for name in request.objectives or spec.objectives]
     for bound in request.bounds:
         if math.isnan(bound.at_least) or math.isnan(bound.at_most):
             raise InvalidRequest(f"bounds: {bound.metric} is to be within what is no number")
-    bounds = [(_metric(b.metric, "bounds").name, b) for b in request.bounds]
+    bounds = [(metric_named(b.metric, "bounds").name, b) for b in request.bounds]
     found = store.succeeded(ids, request.space, request.task)
     within = [t for t in found if all(_within(t, name, bound) for name, bound in bounds)]
     front = pareto(_comparable(within, metrics, request.machine), metrics)
@@ -128,12 +128,6 @@ def _within(trial: TrialRecord, name: str, bound: pb.Bound) -> bool:
     low = bound.at_least if bound.HasField("at_least") else value
     high = bound.at_most if bound.HasField("at_most") else value
     return low <= value <= high
-
-
-def _metric(name: str, field: str) -> Metric:
-    if name not in METRICS:
-        raise UnknownNameError("metric", name, METRICS, field)
-    return METRICS[name]
 
 
 def _page_size(given: int) -> int:

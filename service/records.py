@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from ..search import ArchSpec, SearchSpec, TrialState
+from ..search import ArchSpec, SearchSpec, TrialState, machine_of
 
 Item = TypeVar("Item")
 
@@ -79,8 +79,7 @@ class TrialRecord:
     @property
     def machine(self) -> str:
         """Fingerprint of the machine that measured it; empty where the details are left out."""
-        machine = self.details.get("machine")
-        return str(machine.get("fingerprint", "")) if isinstance(machine, Mapping) else ""
+        return machine_of(self)
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,13 @@ class Store:
         with self._database.read() as connection:
             return queries.search_record(connection, id)
 
+    def progress(self, id: str) -> tuple[int, SearchState]:
+        """The number of the newest event, and the state since then: what a watcher asks for again
+        and again. Raises NotFound."""
+        with self._database.read() as connection:
+            row = queries.search_row(connection, id)
+        return row.last_sequence, queries.readable(f"search {id}", lambda: SearchState(row.state))
+
     def list_searches(self, page_size: int, page_token: str = "") -> Page[SearchRecord]:
         """Newest first. Raises InvalidRequest."""
         size, before = check_size(page_size), read_token(page_token, "searches")

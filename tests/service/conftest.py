@@ -4,9 +4,23 @@ import pytest
 
 from formwright.search import SearchSpec
 from formwright.service import Client, local_server
+from formwright.service.store import open_store
 
 # what a trial may cost in a test: no code is generated, hardly anything is learnt
 SMALL = SearchSpec(trials=3, steps=3, target="eager", batch=32)
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Where a store of one test's own may be."""
+    return tmp_path / "store.db"
+
+
+@pytest.fixture
+def store(path):
+    store = open_store(str(path))
+    yield store
+    store.close()
 
 
 @pytest.fixture(scope="module")

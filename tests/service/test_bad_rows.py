@@ -8,19 +8,6 @@ from formwright.search import SearchSpec
 from formwright.search.testing import a_measurement, a_trial
 from formwright.service import SearchState
 from formwright.service.errors import InternalError
-from formwright.service.store import open_store
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "store.db"
-
-
-@pytest.fixture
-def store(path):
-    store = open_store(str(path))
-    yield store
-    store.close()
 
 
 def write(path, statement):

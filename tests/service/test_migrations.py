@@ -25,11 +25,6 @@ TABLES = {
 }
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "store.db"
-
-
 def make(path):
     store = open_store(str(path))
     store.create_search(SearchSpec(), "r")

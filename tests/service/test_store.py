@@ -16,21 +16,8 @@ from formwright.service.errors import (
     NotFound,
 )
 from formwright.service.records import SearchState
-from formwright.service.store import open_store
 
 SPEC = SearchSpec(trials=7, seed=2**63 - 1, objectives=("latency_ms", "quality"))
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "store.db"
-
-
-@pytest.fixture
-def store(path):
-    store = open_store(str(path))
-    yield store
-    store.close()
 
 
 def run(store, ends, spec=SPEC):

@@ -13,11 +13,6 @@ from formwright.service.store import open_store
 SPEC = SearchSpec()
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "store.db"
-
-
 def test_a_locked_database_is_an_internal_error(path):
     store, raw = open_store(str(path), busy_s=0.2), sqlite3.connect(path)
     raw.execute("BEGIN IMMEDIATE")

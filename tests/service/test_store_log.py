@@ -15,13 +15,6 @@ from formwright.service.store import open_store
 
 
 @pytest.fixture
-def store(tmp_path):
-    store = open_store(str(tmp_path / "store.db"))
-    yield store
-    store.close()
-
-
-@pytest.fixture
 def claim(store):
     store.create_search(SearchSpec(), "")
     return store.claim("a", 60)
