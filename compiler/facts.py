@@ -40,6 +40,13 @@ class Facts:
         for table in tables:
             table[new] = table[old]
 
+    def add(self, new: fx.Node, at: fx.Node, viewed: fx.Node | None = None) -> None:
+        """`new` stands where `at` stands, in memory of its own or (a view) in that of `viewed`."""
+        self.order[new] = self.order[at]
+        self._autocast[new] = self._autocast[at]
+        self._gradient_mode[new] = self._gradient_mode[at]
+        self._alias_class[new] = new if viewed is None else self._alias_class[viewed]
+
     # --- aliasing -----------------------------------------------------------------------------
 
     def may_alias(self, a: fx.Node, b: fx.Node) -> bool:
@@ -102,6 +109,10 @@ class Facts:
     def same_gradient_mode(self, nodes: Iterable[fx.Node]) -> bool:
         """Whether gradients are recorded at all of these nodes or at none of them."""
         return len({self._gradient_mode[n] for n in nodes}) <= 1
+
+    def gradient_mode(self, node: fx.Node) -> bool:
+        """Whether gradients are enabled at `node`."""
+        return self._gradient_mode[node]
 
     def cuts_gradients(self, node: fx.Node) -> bool:
         """Whether a value is detached from its arguments because gradients are off around it,

@@ -1,21 +1,22 @@
-"""Attention written by hand becomes one `scaled_dot_product_attention`.
+"""Attention written by hand becomes one fused call.
 
-Shapes: B batch, H heads, L queries, S keys, K head width.
+Shapes: B batch, H heads, L queries, S keys, K head width, V value width.
 
-    dropout(softmax(q @ k.T * scale + mask)) @ v   ->   sdpa(q, k, v, mask, scale)
+    dropout(softmax(where(mask, q @ k.T * scale + bias, fill))) @ v
 
-with q [B,H,L,K], k and v [B,H,S,K], mask broadcastable to [B,H,L,S].
-Law: both sides are softmax(scale q k^T + mask) v. They differ in rounding only: the fused kernel
-sums in another order, and in bf16 and fp16 keeps the scores in fp32, which the original rounds.
-With dropout the distribution is the same, the random numbers are not.
-
-This first form knows the spelling above with any layout around it; everything else is declined by
-name. Next: `attention_site.py` reads a site, `_veto` says why not, `_build` writes.
+becomes `scaled_dot_product_attention`, or `formwright::attention` (`../operators/`) where what is
+masked is known in the call only, a gradient is wanted, or the widths differ.
+Law: both sides are the formula above. They differ in rounding only: the fused kernel sums in
+another order, and in bf16 and fp16 keeps the scores in fp32, which the original rounds. With
+dropout the distribution is the same, the random numbers are not.
+Next: `attention_site.py` reads a site, `_veto` says why not, `attention_mask.py` makes one mask of
+what is masked, `_build` writes.
 """
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,62 +24,74 @@ from torch import fx
 
 from ..errors import Declined
 from ..facts import Facts
-from ..graph import (
-    aten,
-    decline,
-    emit,
-    is_call,
-    renewed_values,
-    same_layout,
-    same_layouts,
-    same_size,
-)
+from ..graph import aten, decline, is_call, renewed_values, same_layout, same_layouts, same_size
+from ..operators import attention as attention_operator
+from ..operators import mask_plan as mask_plan_operator
 from ..options import Options
 from ..report import Reason
 from ..torch_compat import HigherOrderOperator
+from .attention_mask import (
+    Masking,
+    constant_plan,
+    hidden_by_bias,
+    is_causal,
+    is_open,
+    read_masking,
+    shows_every_row,
+)
 from .attention_site import SOFTMAX, Site, is_site, read_site, value_of
+from .axes import Axis, atoms, flat
 from .contract import Outcome
 from .finite import is_finite
+from .rearrange import Writer
 from .subgraph import extract
-from .visible_rows import VisibleRows, can_be_derived, is_visible_constant
+from .visible_rows import VisibleRows, can_be_derived
 
 READS_STRIDES = (aten.as_strided.default, aten.as_strided_scatter.default)
+ATTENTION = torch.ops.formwright.attention.default
+MASK_PLAN = torch.ops.formwright.mask_plan.default
+KERNEL_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def fuse_attention(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
-    """The pass. A site is a softmax between two matrix products."""
-    return _fuse(graph, facts, None)
+    """The pass, with standard operators only and nothing that a call has to look at. A site is a
+    softmax between two matrix products."""
+    return _fuse(graph, _Call(facts, by_call=False))
 
 
 def fuse_attention_by_call(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
-    """The same, and sites whose mask the graph alone does not prove: right in the calls in which
-    each query sees some key, which the derivation finds out."""
-    masks: dict[fx.Node, None] = {}
-    outcome = _fuse(graph, facts, masks)
-    if masks:
-        compute, positions = extract(graph, facts, list(masks))
+    """The same for graphs that we run ourselves: with our own operator, and where that cannot be
+    used with masks that are right in the calls in which each query sees some key."""
+    call = _Call(facts, by_call=True)
+    outcome = _fuse(graph, call)
+    if call.looked_at:
+        compute, positions = extract(graph, facts, list(call.looked_at))
         outcome.derivation = VisibleRows(compute, positions)
     return outcome
 
 
-def _fuse(graph: fx.Graph, facts: Facts, masks: dict[fx.Node, None] | None) -> Outcome:
-    """Masks that are to be looked at in each call go to `masks`; None: there is no such look."""
+@dataclass
+class _Call:
+    """What the sites of one graph share. `looked_at` are the masks that each call must look at."""
+
+    facts: Facts
+    by_call: bool
+    looked_at: dict[fx.Node, None] = field(default_factory=dict)
+    made: dict[Any, fx.Node] = field(default_factory=dict)
+    plans: dict[Any, torch.Tensor | None] = field(default_factory=dict)
+
+
+def _fuse(graph: fx.Graph, call: _Call) -> Outcome:
     outcome = Outcome()
-    is_unproven = functools.cache(functools.partial(_is_unproven, facts=facts))  # once, not a layer
     for softmax in [n for n in graph.nodes if is_call(n, *SOFTMAX)]:
         if not is_site(softmax):
             continue
         outcome.sites += 1
         try:
-            site = read_site(softmax, facts)
-            _veto(site, facts)
-            unproven = site.mask if site.mask is not None and is_unproven(site.mask) else None
-            if unproven is not None and (masks is None or not can_be_derived(unproven, facts)):
-                raise Declined(Reason.MASK_NOT_PROVEN, UNPROVEN)
-            _build(graph, site, facts)
+            site = read_site(softmax, call.facts)
+            _veto(site, call.facts)
+            _build(graph, site, call)
             outcome.rewritten += 1
-            if unproven is not None and masks is not None:
-                masks[unproven] = None
         except Declined as declined:
             outcome.declined.append(decline(softmax, declined.reason, str(declined)))
     return outcome
@@ -89,145 +102,282 @@ UNPROVEN = (
     "is lost in the fused backward"
 )
 
-
-def _is_unproven(mask: fx.Node, facts: Facts) -> bool:
-    """Whether the law may fail in some call because of this mask.
-
-    A query that sees no key gives the mean of all values where its mask is finite; the fused
-    backward does not reproduce the gradient of that (it recomputes exp(score - logsumexp) from
-    numbers as large as the fill).
-    """
-    if is_finite(mask, facts) and not facts.records_gradients:
-        return False
-    return not is_visible_constant(mask, facts)
-
-
 # --- veto ---------------------------------------------------------------------------------------
 
 
 def _veto(site: Site, facts: Facts) -> None:
     """Raises Declined if the two sides of the law could differ at this site."""
-    q, k_t, v, out = map(value_of, (site.query, site.key_t, site.value, site.out))
-    if not q.dim() == k_t.dim() == v.dim() == 4:
-        raise Declined(Reason.SHAPES, f"{q.dim()}-d queries; this form knows [B, H, L, K]")
-    if not (same_size(q.shape[:2], k_t.shape[:2]) and same_size(q.shape[:2], v.shape[:2])):
-        raise Declined(Reason.SHAPES, "queries, keys and values differ in batch or heads")
-    if not same_size([q.shape[-1]], [v.shape[-1]]):
-        raise Declined(Reason.SHAPES, "keys and values differ in width")
-    if not facts.same_gradient_mode((site.scores, *site.chain, site.out)):
+    inside = (site.scores, *site.chain)
+    if not facts.same_gradient_mode((*inside, site.out)):
         raise Declined(Reason.GRADIENT_MODE, "gradients are switched on or off inside")
     region = facts.autocast_region(site.out)
-    if any(facts.autocast_region(n) != region for n in (site.scores, *site.chain)):
+    if any(facts.autocast_region(n) != region for n in inside):
         raise Declined(Reason.AUTOCAST, "an autocast region begins or ends inside")
-    lowered = facts.autocast_dtype(site.out)
-    if lowered is not None and (site.mask is not None or q.dtype != lowered):
-        raise Declined(Reason.AUTOCAST, f"autocast to {lowered} would cast the mask or the queries")
-    _veto_dtypes(site, q, k_t, v, out)
-    if site.mask is not None:
-        _veto_mask(site.mask, q, k_t)
-    saved = [site.out] if site.mask is None else [site.out, site.mask]
-    if facts.records_gradients and any(map(facts.is_written, saved)):
+    _veto_dtypes(site, facts)
+    if any(0 in value_of(n).shape for n in (site.scores, site.out)):
+        raise Declined(Reason.SHAPES, "an axis has size zero")
+    terms = [t.value.node for t in (*site.terms, *site.factors)]
+    if facts.records_gradients and any(map(facts.is_written, [site.out, *terms])):
         raise Declined(Reason.MUTATED, "the result or the mask is written in place later")
-    read = [site.query, site.key_t, site.value, site.scores, *site.chain]
-    read += [site.mask] if site.mask is not None else []
-    writer = facts.written_between(read, site.scores, site.out)
+    operands = [site.query.node, site.key.node, site.value.node]
+    writer = facts.written_between([*operands, *terms, *inside], site.scores, site.out)
     if writer is not None:
         raise Declined(Reason.MUTATED, f"{writer.target} writes to a value in between")
 
 
-def _veto_dtypes(
-    site: Site, q: torch.Tensor, k_t: torch.Tensor, v: torch.Tensor, out: torch.Tensor
-) -> None:
-    if not q.dtype == k_t.dtype == v.dtype == out.dtype or not q.dtype.is_floating_point:
-        raise Declined(Reason.DTYPES, f"queries {q.dtype}, values {v.dtype}, result {out.dtype}")
-    width = torch.finfo(q.dtype).bits
+def _veto_dtypes(site: Site, facts: Facts) -> None:
+    operands = [value_of(v.node).dtype for v in (site.query, site.key, site.value)]
+    out = value_of(site.out).dtype
+    lowered = facts.autocast_dtype(site.out)
+    if lowered is None or torch.float64 in operands:
+        lowered = operands[0]
+    if any(d not in (lowered, operands[0]) for d in operands) or out != lowered:
+        raise Declined(Reason.DTYPES, f"queries {operands[0]}, values {operands[2]}, result {out}")
+    if lowered not in KERNEL_DTYPES:
+        raise Declined(Reason.DTYPES, f"queries {lowered}")
+    width = torch.finfo(lowered).bits
     for node in site.chain:
         dtype = value_of(node).dtype
         if not dtype.is_floating_point or torch.finfo(dtype).bits < width:
-            raise Declined(Reason.DTYPES, f"{q.dtype} scores go through {dtype}")
-
-
-def _veto_mask(mask: fx.Node, q: torch.Tensor, k_t: torch.Tensor) -> None:
-    m = value_of(mask)
-    if m.dtype != q.dtype:
-        raise Declined(Reason.DTYPES, f"the mask is {m.dtype}, the queries are {q.dtype}")
-    target = [*q.shape[:3], k_t.shape[3]]
-    if not 2 <= m.dim() <= 4:
-        raise Declined(Reason.SHAPES, f"a {m.dim()}-d mask")
-    for have, want in zip(m.shape[::-1], target[::-1], strict=False):
-        if not (same_size([have], [1]) or same_size([have], [want])):
-            raise Declined(Reason.SHAPES, f"the mask {list(m.shape)} does not fit {target}")
+            raise Declined(Reason.DTYPES, f"{lowered} scores go through {dtype}")
 
 
 # --- build --------------------------------------------------------------------------------------
 
 
-def _build(graph: fx.Graph, site: Site, facts: Facts) -> None:
+def _build(graph: fx.Graph, site: Site, call: _Call) -> None:
     """Put the fused call where the product with the values was."""
-    out = site.out
+    out, facts = site.out, call.facts
     before = value_of(out)
+    known = [site.query.node, site.key.node, site.value.node, *facts.inputs, site.scores]
+    write = Writer(graph, facts, out, known, call.made)
+    groups = _groups(site)
     try:
-        mask = _own_mask(graph, site, facts)
-        args: tuple[Any, ...] = (mask,) if mask is not None or site.dropout else ()
-        args = (*args, site.dropout) if site.dropout else args
-        key = _key(graph, site, facts)
-        sdpa = aten.scaled_dot_product_attention.default
-        args = (site.query, key, site.value, *args)
-        fused = emit(graph, sdpa, args, {"scale": site.scale}, like=out)
-        facts.adopt(fused, out)
+        query, key, value = _operands(site, write, groups, facts)
+        masking = read_masking(site, write, groups.scores, facts)
+        _note_dtypes(masking, query)
+        fused = _fused(site, (query, key, value), masking, write, call)
+        new = write.from_groups(fused, groups.result, site.result)
+        after = value_of(new)
+        if before.dtype != after.dtype or not same_size(before.shape, after.shape):
+            raise Declined(Reason.DTYPES, f"fused it is {after.dtype}{list(after.shape)}")
+    except Declined:
+        write.discard()
+        raise
     except Exception as error:  # sizes that only the run knows, say
+        write.discard()
         reason = f"the fused call cannot be inferred: {type(error).__name__}: {error}"
         raise Declined(Reason.SHAPES, reason.splitlines()[0]) from error
-    after = value_of(fused)
-    if before.dtype != after.dtype or not same_size(before.shape, after.shape):
-        raise Declined(Reason.DTYPES, f"fused it is {after.dtype}{list(after.shape)}")
-    name = out.name
-    out.replace_all_uses_with(fused)
-    # The fused call saves its result for the backward pass, as the product did not: what the
-    # caller gets must not be that.
-    saved = facts.records_gradients and facts.reaches_output(out)
-    if saved or not _hand_on(fused, before, facts):
-        contiguous = {"memory_format": torch.contiguous_format}
-        copy = emit(graph, aten.clone.default, (fused,), contiguous, like=out)
-        copy.meta["val"] = before  # so all that is known of the readers stays true
-        facts.adopt(copy, out)
-        fused.replace_all_uses_with(copy, delete_user_cb=lambda user: user is not copy)
-        fused = copy
-    graph.erase_node(out)
-    fused._rename(name)
+    _replace(graph, out, new, new is fused, facts)
 
 
-def _key(graph: fx.Graph, site: Site, facts: Facts) -> fx.Node:
-    """The keys [B,H,S,K]: what was transposed to make `key_t`, or `key_t` transposed back."""
-    key_t = site.key_t
-    if is_call(key_t, aten.transpose.int) and not facts.cuts_gradients(key_t):
-        source, axes = key_t.args[0], {a % 4 for a in key_t.args[1:] if isinstance(a, int)}
-        if isinstance(source, fx.Node) and axes == {2, 3}:
-            return source
-    key = emit(graph, aten.transpose.int, (key_t, -2, -1), like=site.out)
-    facts.adopt(key, key_t)
-    return key
+@dataclass(frozen=True)
+class _Groups:
+    """The atoms of each axis of what the fused call reads and gives."""
+
+    query: Sequence[Axis]
+    key: Sequence[Axis]
+    value: Sequence[Axis]
+    scores: Sequence[Axis]
+    result: Sequence[Axis]
 
 
-def _own_mask(graph: fx.Graph, site: Site, facts: Facts) -> fx.Node | None:
+def _groups(site: Site) -> _Groups:
+    """Which atoms are batch, heads of keys and values, and heads that share these."""
+    keys, width, queries = (atoms(a) for a in (site.keys, site.width, site.queries))
+    batch = atoms(site.batch)
+    ours = set(flat(site.key.layout)) | set(flat(site.value.layout))
+    shared = tuple(a for a in batch if a in ours)
+    sharing = tuple(a for a in batch if a not in ours)
+    cut = _cut(site, shared)
+    first, heads = shared[:cut], shared[cut:]
+    placed = set(batch) | set(keys) | set(queries)
+    values = tuple(a for a in flat(site.result) if a not in placed)
+    return _Groups(
+        (first, (*heads, *sharing), queries, width),
+        (first, heads, keys, width),
+        (first, heads, keys, values),
+        (first, (*heads, *sharing), queries, keys),
+        (first, (*heads, *sharing), queries, values),
+    )
+
+
+def _cut(site: Site, shared: Axis) -> int:
+    """Where batch ends and heads begin: before the last axis, or where no bias or mask varies
+    along a part of the batch only (then it need not be repeated along the rest)."""
+    usual = max(len(shared) - 1, min(len(shared), 1))
+    varying = [set(flat(t.value.layout)) for t in site.terms]
+    for cut in (usual, *range(len(shared), 0, -1)):
+        halves = (shared[:cut], shared[cut:])
+        if all(len(v & set(h)) in (0, len(h)) for v in varying for h in halves):
+            return cut
+    return usual
+
+
+def _operands(
+    site: Site, write: Writer, groups: _Groups, facts: Facts
+) -> tuple[fx.Node, fx.Node, fx.Node]:
+    """Queries [B,H,L,K], keys [B,G,S,K] and values [B,G,S,V], cast as autocast would."""
+    lowered = value_of(site.out).dtype
+    nodes = []
+    for value, wanted in zip(
+        (site.query, site.key, site.value), (groups.query, groups.key, groups.value), strict=True
+    ):
+        node = write.to_groups(value.node, value.layout, wanted, whole=(0, 1, 2, 3))
+        if value_of(node).dtype != lowered:
+            node = write.call(aten.to.dtype, node, lowered)
+        nodes.append(node)
+    for factor in site.factors:
+        times = (*groups.query[:3], ())
+        node = write.to_groups(factor.value.node, factor.value.layout, times)
+        if value_of(node).dtype != lowered:
+            raise Declined(Reason.SCALE_NOT_CONSTANT, "the scores are scaled in another dtype")
+        target = aten.div.Tensor if factor.divides else aten.mul.Tensor
+        nodes[0] = write.call(target, nodes[0], node)
+    return nodes[0], nodes[1], nodes[2]
+
+
+def _note_dtypes(masking: Masking, query: fx.Node) -> None:
+    if masking.mask is not None and value_of(masking.mask).dtype != torch.bool:
+        raise Declined(Reason.DTYPES, f"a mask of {value_of(masking.mask).dtype}")
+    if masking.bias is None:
+        return
+    bias, mine = value_of(masking.bias).dtype, value_of(query).dtype
+    if torch.promote_types(bias, mine) == torch.float64 != mine:
+        raise Declined(Reason.DTYPES, f"the mask is {bias}, the queries are {mine}")
+
+
+def _fused(
+    site: Site,
+    operands: tuple[fx.Node, fx.Node, fx.Node],
+    masking: Masking,
+    write: Writer,
+    call: _Call,
+) -> fx.Node:
+    """The fused call in its simplest form that is right here."""
+    query, key, value = operands
+    facts, causal = call.facts, False
+    plan = _plan_now(masking, call) if masking.nodes else None
+    if plan is not None:
+        keys = value_of(key).shape[2]
+        if is_open(plan, keys):
+            masking = Masking()
+        elif is_causal(plan, keys):
+            masking, causal = Masking(), True
+    on_cpu = value_of(query).device.type == "cpu"
+    ours = call.by_call and on_cpu and not site.dropout
+    widths = value_of(query).shape[-1], value_of(value).shape[-1]
+    if ours and (masking.nodes or facts.records_gradients or not same_size(*[[w] for w in widths])):
+        if masking.folded and facts.records_gradients:
+            _prove(hidden_rows_mask(masking, write), plan, call)
+        return _our_call(site, operands, masking, causal, write, facts)
+    mask = hidden_rows_mask(masking, write) if masking.nodes else None
+    if mask is not None:
+        if facts.autocast_dtype(site.out) is not None:
+            raise Declined(Reason.AUTOCAST, "autocast would cast the mask")
+        if value_of(mask).dtype not in (torch.bool, value_of(query).dtype):
+            have = value_of(mask).dtype
+            raise Declined(
+                Reason.DTYPES, f"the mask is {have}, the queries are {value_of(query).dtype}"
+            )
+        if not is_finite(mask, facts) or facts.records_gradients:
+            _prove(mask, plan, call)
+        mask = _own(mask, write, facts)
+    args: tuple[Any, ...] = (query, key, value)
+    if mask is not None or site.dropout or causal:
+        args = (*args, mask)
+    if site.dropout or causal:
+        args = (*args, site.dropout)
+    if causal:
+        args = (*args, True)
+    kwargs: dict[str, Any] = {"scale": site.scale}
+    if not same_size(value_of(query).shape[:2], value_of(key).shape[:2]):
+        kwargs["enable_gqa"] = True
+    return write.call(aten.scaled_dot_product_attention.default, *args, **kwargs)
+
+
+def hidden_rows_mask(masking: Masking, write: Writer) -> fx.Node:
+    """Bias and mask as the one that the standard operator takes."""
+    if masking.mask is None:
+        assert masking.bias is not None
+        return masking.bias
+    dtype = value_of(masking.bias).dtype if masking.bias is not None else masking.dtype
+    if masking.fill != float("-inf") and dtype is not torch.float16:
+        return hidden_by_bias(masking, torch.finfo(dtype).min, write)
+    return hidden_by_bias(masking, float("-inf"), write)
+
+
+def _plan_now(masking: Masking, call: _Call) -> torch.Tensor | None:
+    key = (masking.bias, masking.mask)
+    if key not in call.plans:
+        call.plans[key] = constant_plan(masking, call.facts.records_gradients, call.facts)
+    return call.plans[key]
+
+
+def _prove(mask: fx.Node, plan: torch.Tensor | None, call: _Call) -> None:
+    """Raises Declined if a query may see no key: else it is proven, or each call will look."""
+    if plan is not None and shows_every_row(plan):
+        return
+    if plan is not None or not call.by_call or not can_be_derived(mask, call.facts):
+        raise Declined(Reason.MASK_NOT_PROVEN, UNPROVEN)
+    call.looked_at[mask] = None
+
+
+def _our_call(
+    site: Site,
+    operands: tuple[fx.Node, fx.Node, fx.Node],
+    masking: Masking,
+    causal: bool,
+    write: Writer,
+    facts: Facts,
+) -> fx.Node:
+    records = facts.records_gradients
+    bias = None if masking.bias is None else _own(masking.bias, write, facts)
+    mask = None if masking.mask is None else _own(masking.mask, write, facts)
+    plan = write.call(MASK_PLAN, bias, mask, records) if masking.nodes else None
+    both = write.call(
+        ATTENTION, *operands, bias, mask, plan, site.scale, masking.fill, causal
+    )
+    return write.item(both, 0)
+
+
+def _own(mask: fx.Node, write: Writer, facts: Facts) -> fx.Node:
     """The mask, or a copy of it where the caller could write to it before the backward pass: the
     fused call saves it, as the addition did not."""
-    mask = site.mask
-    if mask is None or not facts.records_gradients:
+    if not facts.records_gradients:
         return mask
     if not (facts.is_view_of_input(mask) or facts.reaches_output(mask)):
         return mask
-    copy = emit(graph, aten.clone.default, (mask,), like=site.out)
-    facts.adopt(copy, site.out)
-    return copy
+    return write.call(aten.clone.default, mask)
 
 
-def _hand_on(fused: fx.Node, before: torch.Tensor, facts: Facts) -> bool:
+def _replace(graph: fx.Graph, out: fx.Node, new: fx.Node, whole: bool, facts: Facts) -> None:
+    """Let the readers of `out` read `new`, and keep what is known of them true."""
+    before, name = value_of(out), out.name
+    facts.adopt(new, out)
+    # The fused call saves its result for the backward pass, as the product did not: what the
+    # caller gets must not be that.
+    saved = facts.records_gradients and facts.reaches_output(out)
+    out.replace_all_uses_with(new)
+    if saved or not _hand_on(new, before, whole, facts):
+        copy = Writer(graph, facts, out).call(
+            aten.clone.default, new, memory_format=torch.contiguous_format
+        )
+        copy.meta["val"] = before  # so all that is known of the readers stays true
+        facts.adopt(copy, out)
+        new.replace_all_uses_with(copy, delete_user_cb=lambda user: user is not copy)
+        new = copy
+    graph.erase_node(out)
+    new._rename(name)
+
+
+def _hand_on(fused: fx.Node, before: torch.Tensor, whole: bool, facts: Facts) -> bool:
     """Let the readers see the fused call as it lays its result out: as the queries are, where the
     product was contiguous. False, and nothing changed, if anything could tell: a reader that needs
     the strides, a write through what is a view in one layout and a copy in the other, the caller.
+    `whole`: the call's own result, no view of it.
     """
-    if same_layout(before, value_of(fused)):
+    if whole and same_layout(before, value_of(fused)):
         fused.meta["val"] = before  # so all that is known of the readers stays true
         return True
     try:

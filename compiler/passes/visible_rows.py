@@ -58,6 +58,8 @@ def every_row_sees_some_key(mask: torch.Tensor) -> bool:
     """Whether each row [S] of a mask [..., S] has its largest value near zero (and none is NaN)."""
     if mask.numel() == 0:
         return False
+    if mask.dtype == torch.bool:
+        return bool(mask.any(-1).all())
     return mask.amax(-1).abs().max().item() <= LARGEST  # NaN wins every max and compares false
 
 

@@ -33,26 +33,12 @@ def scores_read(q, k, v):
     return F.softmax(s * 0.5, dim=-1) @ v + s.sum()
 
 
-def tensor_scale(q, k, v):
-    return F.softmax(q @ k.transpose(-1, -2) * q.abs().mean(), dim=-1) @ v
-
-
 def negative_scale(q, k, v):
     return F.softmax(q @ k.transpose(-1, -2) * -0.5, dim=-1) @ v
 
 
 def soft_cap(q, k, v):
     return F.softmax(torch.tanh(q @ k.transpose(-1, -2)) * 5, dim=-1) @ v
-
-
-def scale_behind_the_mask(q, k, v):
-    mask = torch.zeros(L, S, dtype=q.dtype)
-    return F.softmax((q @ k.transpose(-1, -2) + mask) * 0.5, dim=-1) @ v
-
-
-def added_with_alpha(q, k, v):
-    mask = torch.zeros(L, S, dtype=q.dtype)
-    return F.softmax(torch.add(q @ k.transpose(-1, -2), mask, alpha=2), dim=-1) @ v
 
 
 def a_row_that_is_hidden(q, k, v):
@@ -101,14 +87,6 @@ def probabilities_on_the_right(q, k, v):
     return v.transpose(-1, -2) @ F.softmax(q @ k.transpose(-1, -2), dim=-1)
 
 
-def batched_values_only(q, k, v):
-    return F.softmax(q[:1] @ k[:1].transpose(-1, -2), dim=-1) @ v
-
-
-def three_dimensional(q, k, v):
-    return F.softmax(q[0] @ k[0].transpose(-1, -2), dim=-1) @ v[0]
-
-
 def narrow_probabilities(q, k, v):
     p = F.softmax(q @ k.transpose(-1, -2), dim=-1).to(torch.bfloat16).to(q.dtype)
     return p @ v
@@ -119,11 +97,8 @@ NEAR_MISSES = {
     head_axis: Reason.OTHER_AXIS,
     probabilities_returned: Reason.OTHER_READERS,
     scores_read: Reason.OTHER_READERS,
-    tensor_scale: Reason.SCALE_NOT_CONSTANT,
     negative_scale: Reason.SCALE_NOT_CONSTANT,
     soft_cap: Reason.UNKNOWN_OP,
-    scale_behind_the_mask: Reason.UNKNOWN_OP,
-    added_with_alpha: Reason.UNKNOWN_OP,
     a_row_that_is_hidden: Reason.MASK_NOT_PROVEN,
     a_mask_written_through_a_view: Reason.MASK_NOT_PROVEN,
     a_scale_written_through_a_view: Reason.MUTATED,
@@ -131,9 +106,7 @@ NEAR_MISSES = {
     scores_edited_in_place: Reason.OTHER_READERS,
     values_edited_in_place: Reason.MUTATED,
     query_edited_in_place: Reason.MUTATED,
-    probabilities_on_the_right: Reason.NOT_A_PRODUCT,
-    batched_values_only: Reason.SHAPES,
-    three_dimensional: Reason.SHAPES,
+    probabilities_on_the_right: Reason.OTHER_AXIS,
     narrow_probabilities: Reason.DTYPES,
 }
 

@@ -1,0 +1,205 @@
+"""Values written in a wanted layout: the calls that take the atoms of one layout to another.
+
+Each group of atoms becomes one axis: split, permute, broadcast, merge, each only where needed.
+It must not know attention; `axes.py` says what a layout is.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from ..errors import Declined
+from ..facts import Facts
+from ..graph import aten, emit, fake, same_size
+from ..report import Reason
+from .axes import Axis, Layout, atoms, flat, is_one
+
+
+class Writer:
+    """Adds calls to a graph in front of `like`. `known` are values whose sizes may be asked for,
+    `made` holds the calls made so far: what several sites need is computed once."""
+
+    def __init__(
+        self,
+        graph: fx.Graph,
+        facts: Facts,
+        like: fx.Node,
+        known: Iterable[fx.Node] = (),
+        made: dict[Any, fx.Node] | None = None,
+    ) -> None:
+        self._graph = graph
+        self._facts = facts
+        self._like = like
+        self._known = list(known)
+        self._made = {} if made is None else made
+        self._mine: dict[fx.Node, Any] = {}
+
+    def call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        """A call, its value inferred, its facts known; the one made before if there is one."""
+        state = (self._facts.autocast_region(self._like), self._facts.gradient_mode(self._like))
+        key = (target, _frozen(args), tuple(kwargs.items()), state)
+        if key in self._made:
+            return self._made[key]
+        node = self._made[key] = self._emit(target, args, kwargs)
+        self._mine[node] = key
+        return node
+
+    def discard(self) -> None:
+        """Take back the calls made through this writer, as far as nothing reads them."""
+        for node in reversed(list(self._mine)):
+            if not node.users:
+                self._made.pop(self._mine.pop(node), None)
+                self._graph.erase_node(node)
+
+    def _emit(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
+        node = emit(self._graph, target, args, kwargs, like=self._like)
+        returns = target._schema.returns
+        viewed = bool(returns) and returns[0].alias_info is not None
+        source = args[0] if viewed and isinstance(args[0], fx.Node) else None
+        self._facts.add(node, self._like, source)
+        return node
+
+    def item(self, node: fx.Node, index: int) -> fx.Node:
+        """One of the values of a call that gives several."""
+        with self._graph.inserting_before(self._like):
+            item = self._graph.call_function(operator.getitem, (node, index))
+        item.meta = {k: v for k, v in node.meta.items() if k != "val"}
+        item.meta["val"] = node.meta["val"][index]
+        self._facts.add(item, self._like)
+        self._mine[item] = None
+        return item
+
+    def sizes(self, shape: Sequence[Any]) -> list[Any]:
+        """Sizes as arguments of a call: numbers, or calls that ask a known value."""
+        return [n if isinstance(n, int) else self._ask(n) for n in shape]
+
+    def _ask(self, size: Any) -> fx.Node:
+        for node in self._known:
+            value = fake(node)
+            for axis, n in enumerate(value.shape if value is not None else ()):
+                if same_size([n], [size]):
+                    return self.call(aten.sym_size.int, node, axis)
+        raise Declined(Reason.SHAPES, f"no value has the size {size}")
+
+    def to_groups(
+        self, node: fx.Node, layout: Layout, groups: Sequence[Axis], *, whole: Sequence[int] = ()
+    ) -> fx.Node:
+        """`node` with one axis per group. A group of which it has no atom becomes an axis of size
+        one, or of the full size where its number is in `whole`; of a part it has, the rest is
+        broadcast."""
+        wanted = [atoms(g) for g in groups]
+        have = flat(layout)
+        stray = set(have) - {a for g in wanted for a in g}
+        if stray:
+            raise Declined(Reason.SHAPES, "a value has an axis that has no place in attention")
+        parts: list[Axis] = [
+            g if i in whole or set(g) & set(have) else () for i, g in enumerate(wanted)
+        ]
+        order = [a for g in parts for a in g if a in have]
+        if order == list(have) and len(order) == sum(map(len, parts)):
+            return self._view(node, [_product(g) for g in parts], copies=True)
+        node = self._view(node, [a.size for a in have])
+        if order != list(have):
+            node = self.call(aten.permute.default, node, [have.index(a) for a in order])
+        if len(order) < sum(map(len, parts)):
+            spread = [a.size if a in have else 1 for g in parts for a in g]
+            node = self._view(node, spread)
+            full = self.sizes([a.size for g in parts for a in g])
+            node = self.call(aten.expand.default, node, full)
+        return self._view(node, [_product(g) for g in parts], copies=True)
+
+    def from_groups(self, node: fx.Node, groups: Sequence[Axis], layout: Layout) -> fx.Node:
+        """The inverse: a value with one axis per group in the wanted layout."""
+        have = [a for g in groups for a in atoms(g)]
+        order = list(flat(layout))
+        if set(order) != set(have):
+            raise Declined(Reason.SHAPES, "the result has other axes than attention gives")
+        if order == have:
+            return self._view(node, [_product(atoms(axis)) for axis in layout], copies=True)
+        node = self._view(node, [a.size for a in have])
+        node = self.call(aten.permute.default, node, [have.index(a) for a in order])
+        return self._view(node, [_product(atoms(axis)) for axis in layout], copies=True)
+
+    def _view(self, node: fx.Node, shape: Sequence[Any], copies: bool = False) -> fx.Node:
+        value = fake(node)
+        assert value is not None
+        if same_size(value.shape, shape):
+            return node
+        target = aten.reshape.default if copies else aten.view.default
+        return self.call(target, node, self.sizes(shape))
+
+    def narrow(self, node: fx.Node, layout: Layout) -> tuple[fx.Node, Layout]:
+        """`node` without the axes along which it is proven to repeat itself."""
+        value = fake(node)
+        assert value is not None
+        axes = list(layout)
+        for i, size in enumerate(value.shape):
+            if not is_one(size) and not varies(node, i - value.dim()):
+                node = self.call(aten.slice.Tensor, node, i, 0, 1)
+                axes[i] = ()
+        return node, tuple(axes)
+
+
+def _frozen(arg: Any) -> Any:
+    """An argument as a key of a dictionary."""
+    return tuple(map(_frozen, arg)) if isinstance(arg, list | tuple) else arg
+
+
+def _product(axis: Axis) -> Any:
+    size: Any = 1
+    for atom in axis:
+        size = atom.size if isinstance(size, int) and size == 1 else size * atom.size
+    return size
+
+
+FILLED = (
+    aten.full.default,
+    aten.zeros.default,
+    aten.ones.default,
+    aten.new_zeros.default,
+    aten.new_ones.default,
+    aten.new_full.default,
+    aten.zeros_like.default,
+    aten.ones_like.default,
+    aten.full_like.default,
+)
+SAME_AXES = (
+    aten.to.dtype,
+    aten.to.device,
+    aten.clone.default,
+    aten.contiguous.default,
+    aten.detach.default,
+    aten.alias.default,
+)
+
+
+def varies(arg: Any, axis: int) -> bool:
+    """Whether a value may differ along `axis` (negative: counted from the last, as it
+    broadcasts)."""
+    value = fake(arg) if isinstance(arg, fx.Node) else None
+    if not isinstance(arg, fx.Node) or isinstance(value, torch.Tensor) and value.dim() < -axis:
+        return False
+    if value is None or arg.op != "call_function":
+        return value is None or not is_one(value.shape[axis])
+    if is_one(value.shape[axis]) or arg.target in FILLED:
+        return False
+    if arg.target is aten.expand.default or arg.target in SAME_AXES:
+        return varies(arg.args[0], axis)
+    if arg.target is aten.index.Tensor and _gathers_single_elements(arg):
+        return any(varies(i, axis) for i in arg.args[1])  # type: ignore[union-attr]
+    if torch.Tag.pointwise in getattr(arg.target, "tags", ()):
+        return any(varies(a, axis) for a in arg.all_input_nodes)
+    return True
+
+
+def _gathers_single_elements(node: fx.Node) -> bool:
+    source, indices = fake(node.args[0]), node.args[1]  # type: ignore[arg-type]
+    if source is None or not isinstance(indices, list | tuple) or len(indices) != source.dim():
+        return False
+    values = [fake(i) if isinstance(i, fx.Node) else None for i in indices]
+    return all(v is not None and v.dtype != torch.bool for v in values)
