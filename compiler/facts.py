@@ -58,6 +58,10 @@ class Facts:
         both_inputs = left.op == "placeholder" and right.op == "placeholder"
         return both_inputs and not (left.meta.get("weight") and right.meta.get("weight"))
 
+    def is_fresh(self, node: fx.Node) -> bool:
+        """Whether the value is in memory that `node` itself made."""
+        return node.op == "call_function" and self._alias_class[node] is node
+
     def is_view_of_input(self, node: fx.Node) -> bool:
         """Whether the value is (a view of) an input's memory: free to compute, not ours to keep."""
         return self._alias_class[node].op == "placeholder"

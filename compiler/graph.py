@@ -144,7 +144,8 @@ def infer(
     args, kwargs = fx.node.map_arg(
         (args, kwargs), lambda n: known[n] if n in known else n.meta.get("val")
     )
-    mode = next(v.fake_mode for v in tree_leaves((args, kwargs)) if isinstance(v, FakeTensor))
+    leaves = tree_leaves((args, kwargs, values and list(values.values())))
+    mode = next(v.fake_mode for v in leaves if isinstance(v, FakeTensor))
     with contextlib.ExitStack() as stack:
         for region in regions:
             stack.enter_context(torch.autocast(*region))
@@ -162,7 +163,8 @@ def emit(
 ) -> fx.Node:
     """A new call in front of `like`, at the same place in the user's code, its value inferred."""
     kwargs = kwargs or {}
-    value = infer(target, args, kwargs, autocast_regions(graph)[like])
+    here = {like: like.meta["val"]}  # where no argument is a tensor, its mode is the graph's
+    value = infer(target, args, kwargs, autocast_regions(graph)[like], here)
     with graph.inserting_before(like):
         node = graph.call_function(target, args, kwargs)
     node.meta = {k: like.meta[k] for k in INHERITED if k in like.meta}

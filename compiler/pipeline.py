@@ -28,12 +28,14 @@ from .options import Options
 from .passes.attention import fuse_attention, fuse_attention_by_call
 from .passes.contract import Derivation, Outcome, Pass, RunPass
 from .passes.dead_code import remove_dead_code
+from .passes.functionalise import functionalise
 from .passes.hoist_weights import hoist_weights
 from .passes.identities import remove_identities
 from .report import Report, describe
 
 PASSES: tuple[Pass, ...] = (
     Pass("remove_dead_code", remove_dead_code),
+    Pass("functionalise", functionalise),
     Pass("remove_identities", remove_identities),
     Pass("fuse_attention", fuse_attention, fuse_attention_by_call, lambda o: o.attention),
     Pass("remove_dead_code", remove_dead_code),

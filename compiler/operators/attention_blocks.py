@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .mask_plan import EXACT, PLAIN
+from .mask_plan import EXACT, NAN, PLAIN
 
 ROWS = 256  # queries of a block that is cut out of a band
 SHORTEST = 64  # a run of queries that is worth a block of its own
@@ -84,13 +84,16 @@ def _over_heads(rows: Any) -> Any:
     same = (rows == rows[:, :1]).all(1)
     merged[..., 2] = np.where(same.all(-1), merged[..., 2], 2)
     merged[..., 2] = np.where((rows[..., 2] == EXACT).any(1), EXACT, merged[..., 2])
+    merged[..., 1] = np.where((rows[..., 1] == NAN).any(1), NAN, merged[..., 1])
     return merged
 
 
 def _of_rows(plan: Any, batch: slice, keys: int) -> list[Block]:
     """The blocks of sequences that share one plan [L, 3]."""
-    found = list(_runs(plan, batch, keys))
     length = len(plan)
+    if (plan[:, 1] == NAN).any():  # 0 * NaN is NaN: later layers read it even where it is hidden
+        return [Block(batch, slice(0, length), slice(0, keys), Kind.FORMULA)]
+    found = list(_runs(plan, batch, keys))
     area = length * keys
     if len(found) > 1 and not any(b.kind is Kind.FORMULA for b in found):
         if _cost(found) > WORTH * (area + OVERHEAD):

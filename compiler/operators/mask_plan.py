@@ -2,13 +2,15 @@
 
 Shapes: B batch, H heads, L queries, S keys (B, H, L of a mask may be 1).
 
-A plan is int32 [B, H, L, 3]: (first visible key, last visible key + 1, kind). Causal, padded,
+A plan is int32 [B, H, L, 3]: (first visible key, last visible key + 1, kind); NAN in the second
+place says that the row is all NaN (softmax of nothing but -inf). Causal, padded,
 windowed and packed masks are intervals; `attention_blocks.py` turns them into work that is left
 out. Next: `attention.py` uses it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -17,6 +19,7 @@ EXACT, PLAIN, BIASED = 0, 1, 2
 """Kinds of a row: to be computed by the formula itself (no key is visible, or a bias is so large
 that the fused kernel would lose digits); all keys of the interval visible, no bias; otherwise."""
 
+NAN = -1
 HIDES = -1e4
 LARGEST = 64.0  # the fused backward loses about |bias| * 2**-24 of each probability in float32
 ROWS = 512  # of a mask, looked at together so that they stay in the cache
@@ -24,14 +27,17 @@ ROWS = 512  # of a mask, looked at together so that they stay in the cache
 
 @torch.library.custom_op("formwright::mask_plan", mutates_args=(), device_types="cpu")
 def mask_plan(
-    bias: torch.Tensor | None, mask: torch.Tensor | None, records: bool
+    bias: torch.Tensor | None, mask: torch.Tensor | None, fill: float, records: bool
 ) -> torch.Tensor:
-    """The plan of scores + `bias` (float, added) with keys hidden where `mask` (bool) is False;
+    """The plan of scores + `bias` (float, added) with keys hidden where `mask` (bool) is False,
+    where they become `fill`;
     each [B|1, H|1, L|1, S], at least one of them. `records`: gradients will be wanted."""
     if mask is None:
         assert bias is not None
         return _look(_of_bias, bias.detach(), records)
     plan = _look(_of_mask, mask, records)
+    if fill == -math.inf:
+        plan[..., 1].masked_fill_(plan[..., 2] == EXACT, NAN)
     if bias is None:
         return plan
     plan = plan.expand(*_rows(bias, mask), 3).clone()
@@ -41,7 +47,9 @@ def mask_plan(
 
 
 @mask_plan.register_fake
-def _(bias: torch.Tensor | None, mask: torch.Tensor | None, records: bool) -> torch.Tensor:
+def _(
+    bias: torch.Tensor | None, mask: torch.Tensor | None, fill: float, records: bool
+) -> torch.Tensor:
     given = bias if bias is not None else mask
     assert given is not None
     return given.new_empty((*_rows(bias, mask), 3), dtype=torch.int32)
@@ -86,6 +94,7 @@ def _of_bias(bias: torch.Tensor, records: bool) -> torch.Tensor:
     zeros = (bias == 0).sum(-1)
     rows[:, 2] = torch.where(zeros == rows[:, 1] - rows[:, 0], rows[:, 2], BIASED)
     rows[:, 2] = torch.where(_is_tame(bias, records) & visible.any(-1), rows[:, 2], EXACT)
+    rows[:, 1].masked_fill_(bias.amax(-1) == -math.inf, NAN)
     return rows
 
 

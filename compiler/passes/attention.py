@@ -334,7 +334,7 @@ def _our_call(
     records = facts.records_gradients
     bias = None if masking.bias is None else _own(masking.bias, write, facts)
     mask = None if masking.mask is None else _own(masking.mask, write, facts)
-    plan = write.call(MASK_PLAN, bias, mask, records) if masking.nodes else None
+    plan = write.call(MASK_PLAN, bias, mask, masking.fill, records) if masking.nodes else None
     both = write.call(
         ATTENTION, *operands, bias, mask, plan, site.scale, masking.fill, causal
     )

@@ -125,7 +125,7 @@ def constant_plan(found: Masking, records: bool, facts: Facts) -> torch.Tensor |
     with torch.no_grad():
         values = [v.cpu() for v in compute()]
         bias = values.pop(0) if found.bias is not None else None
-        return mask_plan(bias, values[0] if values else None, records)
+        return mask_plan(bias, values[0] if values else None, found.fill, records)
 
 
 def is_open(plan: torch.Tensor, keys: int) -> bool:

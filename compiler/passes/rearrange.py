@@ -76,7 +76,7 @@ class Writer:
 
     def sizes(self, shape: Sequence[Any]) -> list[Any]:
         """Sizes as arguments of a call: numbers, or calls that ask a known value."""
-        return [n if isinstance(n, int) else self._ask(n) for n in shape]
+        return [n if isinstance(n, int) else self._ask(n) for n in map(_as_int, shape)]
 
     def _ask(self, size: Any) -> fx.Node:
         for node in self._known:
@@ -143,6 +143,12 @@ class Writer:
                 node = self.call(aten.slice.Tensor, node, i, 0, 1)
                 axes[i] = ()
         return node, tuple(axes)
+
+
+def _as_int(size: Any) -> Any:
+    """A symbolic size that is always the same number, as that number."""
+    plain = size.node.maybe_as_int() if isinstance(size, torch.SymInt) else size
+    return size if plain is None else plain
 
 
 def _frozen(arg: Any) -> Any:

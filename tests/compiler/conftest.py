@@ -1,74 +1,26 @@
-"""The zoo: real third-party models, tiny and randomly initialised, with inputs that are ragged."""
+"""What the compiler's tests share: the zoo of models (`zoo/`), and how a model is compiled."""
 
 import pytest
 import torch
-import transformers
 
-ATTENTION = {"attn_implementation": "eager"}
-TINY = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    **ATTENTION,
-}
-TINY_TEXT = {"vocab_size": 90, "max_position_embeddings": 40, **TINY}
-NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+from .zoo.by_hand import BY_HAND
+from .zoo.huggingface import HUGGING_FACE
+
+ENTRIES = {e.name: e for e in (*HUGGING_FACE, *BY_HAND)}
+# The few that are run in every way there is; `test_attention_models.py` runs all.
+ZOO = {name: ENTRIES[name].build for name in ("bert", "gpt2", "llama", "vit", "encoder")}
 
 
-def _ids(b=3, t=12, vocab=90):
-    return torch.randint(1, vocab, (b, t))
+@pytest.fixture(params=ENTRIES.values(), ids=ENTRIES)
+def entry(request):
+    """Each entry of the zoo in turn."""
+    return request.param
 
 
-def _ragged(b=3, t=12, left=False):
-    mask = torch.ones(b, t, dtype=torch.long)
-    mask[0, 5:] = 0
-    mask[1, 9:] = 0
-    return mask.flip(1) if left else mask
-
-
-def bert():
-    config = transformers.BertConfig(**TINY_TEXT, **NO_DROPOUT)
-    model = transformers.BertModel(config, add_pooling_layer=False)
-    return model, (_ids(),), {"attention_mask": _ragged()}
-
-
-def gpt2():
-    config = transformers.GPT2Config(
-        n_embd=32,
-        n_layer=2,
-        n_head=4,
-        vocab_size=90,
-        n_positions=40,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=0,
-        eos_token_id=0,
-        use_cache=False,
-        **ATTENTION,
-    )
-    return transformers.GPT2Model(config), (_ids(),), {"attention_mask": _ragged()}
-
-
-def llama():
-    config = transformers.LlamaConfig(**TINY_TEXT, num_key_value_heads=2, use_cache=False)
-    return transformers.LlamaModel(config), (_ids(),), {"attention_mask": _ragged()}
-
-
-def vit():
-    config = transformers.ViTConfig(**TINY, **NO_DROPOUT, image_size=16, patch_size=4)
-    model = transformers.ViTModel(config, add_pooling_layer=False)
-    return model, (torch.randn(3, 3, 16, 16),), {}
-
-
-def encoder():
-    layer = torch.nn.TransformerEncoderLayer(32, 4, 48, dropout=0.0, batch_first=True)
-    model = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-    return model, (torch.randn(3, 12, 32),), {"src_key_padding_mask": _ragged() == 0}
-
-
-ZOO = {f.__name__: f for f in (bert, gpt2, llama, vit, encoder)}
+@pytest.fixture
+def entries():
+    """All entries by name."""
+    return ENTRIES
 
 
 @pytest.fixture(params=list(ZOO))

@@ -91,7 +91,7 @@ def test_a_mask_from_an_earlier_attention(compile_eager):
 
     torch.testing.assert_close(got, want)
     assert not FAILURES & {d.code for d in report.declines()}
-    assert report.row("fuse_attention").rewritten == 1
+    assert report.row("fuse_attention").rewritten == 2
 
 
 def cut_by_a_view(x, w):
