@@ -237,7 +237,11 @@ def _check_metadata(placeholder: fx.Node, value: torch.Tensor, real: Any) -> Non
 def _check_constants(module: fx.GraphModule) -> None:
     """A value that the tracer lost sight of comes back as a fake constant: never run that."""
     for node in module.graph.find_nodes(op="get_attr"):
-        if isinstance(getattr(module, str(node.target), None), FakeTensor):
+        value: Any = getattr(module, str(node.target), None)
+        real = isinstance(value, torch.Tensor) and not isinstance(value, FakeTensor)
+        if real and value.numel() == 1:
+            node.meta["constant"] = value.item()  # what passes may know of it
+        if isinstance(value, FakeTensor):
             raise Declined(Reason.UNTRACEABLE, f"the tracer lost sight of a value ({node.target})")
 
 

@@ -197,6 +197,9 @@ UNDECLARED_WRITES = {
 }
 
 
+WRITES_NO_VALUES = ("aten::detach_",)
+
+
 def is_pure(node: fx.Node) -> bool:
     """Whether a node only computes a value from its arguments, the same each time."""
     return (
@@ -247,7 +250,7 @@ def _written(node: fx.Node) -> list[fx.Node]:
     if node.target._schema.name in UNDECLARED_WRITES:
         written, flag = UNDECLARED_WRITES[node.target._schema.name]
         return [n for i in written for n in _nodes(node.args[i])] if node.args[flag] else []
-    if not node.target._schema.is_mutable:
+    if not node.target._schema.is_mutable or node.target._schema.name in WRITES_NO_VALUES:
         return []
     return [
         n for a, v in _arguments(node) if a.alias_info and a.alias_info.is_write for n in _nodes(v)

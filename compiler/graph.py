@@ -76,6 +76,19 @@ def is_call(node: object, *targets: object) -> bool:
     return isinstance(node, fx.Node) and node.op == "call_function" and node.target in targets
 
 
+READ_SHAPES = (
+    aten.expand_as.default,
+    aten.type_as.default,
+    aten.view_as.default,
+    aten.reshape_as.default,
+)
+
+
+def readers(node: fx.Node) -> list[fx.Node]:
+    """The users that read more of a value than its shape and dtype."""
+    return [u for u in node.users if not (is_call(u, *READ_SHAPES) and u.args[0] is not node)]
+
+
 def number(arg: object) -> float | None:
     """The Python number that an argument stands for: itself, or a 0-d constant of the graph."""
     if isinstance(arg, bool):

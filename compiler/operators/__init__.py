@@ -6,7 +6,12 @@
 They run on the CPU. They must not know graphs or passes.
 """
 
+import torch
+
 from .attention import attention
 from .mask_plan import mask_plan
 
-__all__ = ["attention", "mask_plan"]
+ATTENTION = torch.ops.formwright.attention.default
+MASK_PLAN = torch.ops.formwright.mask_plan.default
+
+__all__ = ["ATTENTION", "MASK_PLAN", "attention", "mask_plan"]

@@ -26,6 +26,7 @@ flash = aten._scaled_dot_product_flash_attention_for_cpu.default
 flash_backward = aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 Maybe = torch.Tensor | None
 
+UNDERFLOWS = 750.0  # exp(-750) is zero in float64 too
 ROWS = 128  # queries whose scores exist at one time where a bias wants its gradient
 
 
@@ -45,7 +46,7 @@ def attention(
     the same `bias` and `mask`; without one all keys are visible, or (`causal`, L = S) those up to
     the query's own. Returns out [B,H,L,V] and the log of the sum of exponents [B,H,L]."""
     terms = Terms(bias, mask, scale, fill)
-    found = _blocks(q, k, plan, causal)
+    found = _blocks(q, k, plan, causal, terms)
     out, lse = _empty(q, v)
     width, same = v.shape[-1], q.shape[-1] == v.shape[-1] and q.stride(-1) == 1
     q, k, v = _same_width(q, k, v)
@@ -88,10 +89,27 @@ def _tokens_first(like: torch.Tensor, *shape: Any) -> torch.Tensor:
     return like.new_empty((b, length, h, width)).transpose(1, 2)
 
 
-def _blocks(q: torch.Tensor, k: torch.Tensor, plan: Maybe, causal: bool) -> list[Block]:
+def _blocks(
+    q: torch.Tensor, k: torch.Tensor, plan: Maybe, causal: bool, terms: Terms
+) -> list[Block]:
+    length, keys = q.shape[2], k.shape[2]
+    if terms.mask is not None and not _hides(terms.fill, q, k, terms):
+        return whole(Kind.FORMULA, length, keys)
     if plan is not None:
-        return blocks(plan, q.shape[0], q.shape[2], k.shape[2])
-    return whole(Kind.CAUSAL if causal else Kind.ALL, q.shape[2], k.shape[2])
+        return blocks(plan, q.shape[0], length, keys)
+    return whole(Kind.CAUSAL if causal else Kind.ALL, length, keys)
+
+
+def _hides(fill: float, q: torch.Tensor, k: torch.Tensor, terms: Terms) -> bool:
+    """Whether exp(fill - score) is zero beside every score that there can be: a score is at most
+    scale * |q| * |k| (Cauchy-Schwarz) and the largest bias."""
+    if fill <= -1e30:
+        return True
+    longest = [x.float().square().sum(-1).amax().sqrt() for x in (q, k)]
+    bound = terms.scale * longest[0] * longest[1]
+    if terms.bias is not None:
+        bound = bound + terms.bias.abs().amax()
+    return bool(fill + bound < -UNDERFLOWS)
 
 
 def _same_width(*tensors: torch.Tensor) -> list[torch.Tensor]:
@@ -142,7 +160,7 @@ def _forward(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     part = _parts(block, q, k, v)
     if block.kind is Kind.FORMULA:
-        out = attend(*part, _cut(block, terms))
+        out = attend(part[0], part[1], part[2], _cut(block, terms))
         return out, out.new_zeros(out.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32))
     added = _added(block, q, terms)
     causal = block.kind is Kind.CAUSAL
@@ -171,7 +189,7 @@ def attention_backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The gradients for q, k, v and (empty if not `wants_bias`) the bias."""
     terms = Terms(bias, mask, scale, fill)
-    found = _blocks(q, k, plan, causal)
+    found = _blocks(q, k, plan, causal, terms)
     if wants_bias:
         found = list(_in_rows(found))
     width, value_width = q.shape[-1], v.shape[-1]
@@ -187,7 +205,7 @@ def attention_backward(
             assert into is not None
             into += grads[3].sum_to_size(into.shape).to(into.dtype)
     dq, dk, dv = totals
-    return *(_narrow(x, n) for x, n in ((dq, width), (dk, width), (dv, value_width))), dbias
+    return _narrow(dq, width), _narrow(dk, width), _narrow(dv, value_width), dbias
 
 
 @attention_backward.register_fake
@@ -240,7 +258,7 @@ def _backward(
     mine = _parts(block, q, k, v)
     dout, result, sums = (x[block.batch, :, block.rows] for x in (g, out, lse))
     if block.kind is Kind.FORMULA:
-        return gradients(dout, *mine, _cut(block, terms))
+        return gradients(dout, mine[0], mine[1], mine[2], _cut(block, terms))
     added = _added(block, q, terms)
     causal = block.kind is Kind.CAUSAL
     grads: tuple[torch.Tensor, ...] = flash_backward(
@@ -262,9 +280,7 @@ def _gradient(ctx: Any, g: torch.Tensor, _: Any) -> tuple[Any, ...]:
         grads = _differentiable(ctx, g, q, k, v, bias, mask)
     else:
         numbers = (ctx.scale, ctx.fill, ctx.causal)
-        grads = attention_backward(
-            g, q, k, v, out, lse, bias, mask, plan, *numbers, wants_bias
-        )
+        grads = attention_backward(g, q, k, v, out, lse, bias, mask, plan, *numbers, wants_bias)
     return *grads[:3], grads[3] if wants_bias else None, None, None, None, None, None
 
 

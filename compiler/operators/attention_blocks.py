@@ -51,7 +51,9 @@ def whole(kind: Kind, length: int, keys: int) -> list[Block]:
 
 def blocks(plan: torch.Tensor, batch: int, length: int, keys: int) -> list[Block]:
     """The blocks that compute what `plan` ([B|1, H|1, L|1, 3]) asks for."""
-    return list(_blocks(plan.contiguous().numpy().tobytes(), tuple(plan.shape), batch, length, keys))
+    return list(
+        _blocks(plan.contiguous().numpy().tobytes(), tuple(plan.shape), batch, length, keys)
+    )
 
 
 @functools.lru_cache(maxsize=32)
@@ -65,9 +67,7 @@ def _blocks(
     if alike:
         return tuple(_of_rows(per_sequence[0], slice(None), keys))
     found = [
-        block
-        for b in range(batch)
-        for block in _of_rows(per_sequence[b], slice(b, b + 1), keys)
+        block for b in range(batch) for block in _of_rows(per_sequence[b], slice(b, b + 1), keys)
     ]
     if any(block.kind is Kind.FORMULA for block in found):
         return tuple(found)
@@ -94,10 +94,9 @@ def _of_rows(plan: Any, batch: slice, keys: int) -> list[Block]:
     if (plan[:, 1] == NAN).any():  # 0 * NaN is NaN: later layers read it even where it is hidden
         return [Block(batch, slice(0, length), slice(0, keys), Kind.FORMULA)]
     found = list(_runs(plan, batch, keys))
-    area = length * keys
-    if len(found) > 1 and not any(b.kind is Kind.FORMULA for b in found):
-        if _cost(found) > WORTH * (area + OVERHEAD):
-            found = [Block(batch, slice(0, length), slice(0, keys), Kind.DENSE)]
+    exact = any(b.kind is Kind.FORMULA for b in found)
+    if len(found) > 1 and not exact and _cost(found) > WORTH * (length * keys + OVERHEAD):
+        return [Block(batch, slice(0, length), slice(0, keys), Kind.DENSE)]
     return found
 
 

@@ -20,7 +20,7 @@ EXACT, PLAIN, BIASED = 0, 1, 2
 that the fused kernel would lose digits); all keys of the interval visible, no bias; otherwise."""
 
 NAN = -1
-HIDES = -1e4
+HIDES = -1e30  # a bias from here on hides its key, whatever the score
 LARGEST = 64.0  # the fused backward loses about |bias| * 2**-24 of each probability in float32
 ROWS = 512  # of a mask, looked at together so that they stay in the cache
 
@@ -102,7 +102,7 @@ def _is_tame(bias: torch.Tensor, records: bool) -> torch.Tensor:
     """Whether the fused kernel keeps its digits on a row [..., S] of a bias. NaN is not tame."""
     largest = bias.amax(-1)
     if not records:
-        return largest < 1e30
+        return largest.abs() < -HIDES
     return largest.abs() <= LARGEST
 
 

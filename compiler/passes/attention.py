@@ -16,8 +16,7 @@ what is masked, `_build` writes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import fx
@@ -25,44 +24,36 @@ from torch import fx
 from ..errors import Declined
 from ..facts import Facts
 from ..graph import aten, decline, is_call, renewed_values, same_layout, same_layouts, same_size
-from ..operators import attention as attention_operator
-from ..operators import mask_plan as mask_plan_operator
 from ..options import Options
 from ..report import Reason
 from ..torch_compat import HigherOrderOperator
+from .attention_call import Shared, fused_call
 from .attention_mask import (
     Masking,
-    constant_plan,
-    hidden_by_bias,
-    is_causal,
-    is_open,
     read_masking,
-    shows_every_row,
 )
-from .attention_site import SOFTMAX, Site, is_site, read_site, value_of
+from .attention_parts import SOFTMAX, Site, value_of
+from .attention_site import is_site, read_site
 from .axes import Axis, atoms, flat
 from .contract import Outcome
-from .finite import is_finite
 from .rearrange import Writer
 from .subgraph import extract
-from .visible_rows import VisibleRows, can_be_derived
+from .visible_rows import VisibleRows
 
 READS_STRIDES = (aten.as_strided.default, aten.as_strided_scatter.default)
-ATTENTION = torch.ops.formwright.attention.default
-MASK_PLAN = torch.ops.formwright.mask_plan.default
 KERNEL_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def fuse_attention(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
     """The pass, with standard operators only and nothing that a call has to look at. A site is a
     softmax between two matrix products."""
-    return _fuse(graph, _Call(facts, by_call=False))
+    return _fuse(graph, Shared(facts, by_call=False))
 
 
 def fuse_attention_by_call(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
     """The same for graphs that we run ourselves: with our own operator, and where that cannot be
     used with masks that are right in the calls in which each query sees some key."""
-    call = _Call(facts, by_call=True)
+    call = Shared(facts, by_call=True)
     outcome = _fuse(graph, call)
     if call.looked_at:
         compute, positions = extract(graph, facts, list(call.looked_at))
@@ -70,18 +61,7 @@ def fuse_attention_by_call(graph: fx.Graph, facts: Facts, options: Options) -> O
     return outcome
 
 
-@dataclass
-class _Call:
-    """What the sites of one graph share. `looked_at` are the masks that each call must look at."""
-
-    facts: Facts
-    by_call: bool
-    looked_at: dict[fx.Node, None] = field(default_factory=dict)
-    made: dict[Any, fx.Node] = field(default_factory=dict)
-    plans: dict[Any, torch.Tensor | None] = field(default_factory=dict)
-
-
-def _fuse(graph: fx.Graph, call: _Call) -> Outcome:
+def _fuse(graph: fx.Graph, call: Shared) -> Outcome:
     outcome = Outcome()
     for softmax in [n for n in graph.nodes if is_call(n, *SOFTMAX)]:
         if not is_site(softmax):
@@ -96,11 +76,6 @@ def _fuse(graph: fx.Graph, call: _Call) -> Outcome:
             outcome.declined.append(decline(softmax, declined.reason, str(declined)))
     return outcome
 
-
-UNPROVEN = (
-    "a query may see no key: with -inf its row would be NaN before and not after, and its gradient "
-    "is lost in the fused backward"
-)
 
 # --- veto ---------------------------------------------------------------------------------------
 
@@ -145,7 +120,7 @@ def _veto_dtypes(site: Site, facts: Facts) -> None:
 # --- build --------------------------------------------------------------------------------------
 
 
-def _build(graph: fx.Graph, site: Site, call: _Call) -> None:
+def _build(graph: fx.Graph, site: Site, call: Shared) -> None:
     """Put the fused call where the product with the values was."""
     out, facts = site.out, call.facts
     before = value_of(out)
@@ -156,7 +131,7 @@ def _build(graph: fx.Graph, site: Site, call: _Call) -> None:
         query, key, value = _operands(site, write, groups, facts)
         masking = read_masking(site, write, groups.scores, facts)
         _note_dtypes(masking, query)
-        fused = _fused(site, (query, key, value), masking, write, call)
+        fused = fused_call(site, (query, key, value), masking, write, call)
         new = write.from_groups(fused, groups.result, site.result)
         after = value_of(new)
         if before.dtype != after.dtype or not same_size(before.shape, after.shape):
@@ -205,7 +180,7 @@ def _groups(site: Site) -> _Groups:
 def _cut(site: Site, shared: Axis) -> int:
     """Where batch ends and heads begin: before the last axis, or where no bias or mask varies
     along a part of the batch only (then it need not be repeated along the rest)."""
-    usual = max(len(shared) - 1, min(len(shared), 1))
+    usual: int = len(shared) - 1 if len(shared) > 1 else len(shared)
     varying = [set(flat(t.value.layout)) for t in site.terms]
     for cut in (usual, *range(len(shared), 0, -1)):
         halves = (shared[:cut], shared[cut:])
@@ -245,110 +220,6 @@ def _note_dtypes(masking: Masking, query: fx.Node) -> None:
     bias, mine = value_of(masking.bias).dtype, value_of(query).dtype
     if torch.promote_types(bias, mine) == torch.float64 != mine:
         raise Declined(Reason.DTYPES, f"the mask is {bias}, the queries are {mine}")
-
-
-def _fused(
-    site: Site,
-    operands: tuple[fx.Node, fx.Node, fx.Node],
-    masking: Masking,
-    write: Writer,
-    call: _Call,
-) -> fx.Node:
-    """The fused call in its simplest form that is right here."""
-    query, key, value = operands
-    facts, causal = call.facts, False
-    plan = _plan_now(masking, call) if masking.nodes else None
-    if plan is not None:
-        keys = value_of(key).shape[2]
-        if is_open(plan, keys):
-            masking = Masking()
-        elif is_causal(plan, keys):
-            masking, causal = Masking(), True
-    on_cpu = value_of(query).device.type == "cpu"
-    ours = call.by_call and on_cpu and not site.dropout
-    widths = value_of(query).shape[-1], value_of(value).shape[-1]
-    if ours and (masking.nodes or facts.records_gradients or not same_size(*[[w] for w in widths])):
-        if masking.folded and facts.records_gradients:
-            _prove(hidden_rows_mask(masking, write), plan, call)
-        return _our_call(site, operands, masking, causal, write, facts)
-    mask = hidden_rows_mask(masking, write) if masking.nodes else None
-    if mask is not None:
-        if facts.autocast_dtype(site.out) is not None:
-            raise Declined(Reason.AUTOCAST, "autocast would cast the mask")
-        if value_of(mask).dtype not in (torch.bool, value_of(query).dtype):
-            have = value_of(mask).dtype
-            raise Declined(
-                Reason.DTYPES, f"the mask is {have}, the queries are {value_of(query).dtype}"
-            )
-        if not is_finite(mask, facts) or facts.records_gradients:
-            _prove(mask, plan, call)
-        mask = _own(mask, write, facts)
-    args: tuple[Any, ...] = (query, key, value)
-    if mask is not None or site.dropout or causal:
-        args = (*args, mask)
-    if site.dropout or causal:
-        args = (*args, site.dropout)
-    if causal:
-        args = (*args, True)
-    kwargs: dict[str, Any] = {"scale": site.scale}
-    if not same_size(value_of(query).shape[:2], value_of(key).shape[:2]):
-        kwargs["enable_gqa"] = True
-    return write.call(aten.scaled_dot_product_attention.default, *args, **kwargs)
-
-
-def hidden_rows_mask(masking: Masking, write: Writer) -> fx.Node:
-    """Bias and mask as the one that the standard operator takes."""
-    if masking.mask is None:
-        assert masking.bias is not None
-        return masking.bias
-    dtype = value_of(masking.bias).dtype if masking.bias is not None else masking.dtype
-    if masking.fill != float("-inf") and dtype is not torch.float16:
-        return hidden_by_bias(masking, torch.finfo(dtype).min, write)
-    return hidden_by_bias(masking, float("-inf"), write)
-
-
-def _plan_now(masking: Masking, call: _Call) -> torch.Tensor | None:
-    key = (masking.bias, masking.mask)
-    if key not in call.plans:
-        call.plans[key] = constant_plan(masking, call.facts.records_gradients, call.facts)
-    return call.plans[key]
-
-
-def _prove(mask: fx.Node, plan: torch.Tensor | None, call: _Call) -> None:
-    """Raises Declined if a query may see no key: else it is proven, or each call will look."""
-    if plan is not None and shows_every_row(plan):
-        return
-    if plan is not None or not call.by_call or not can_be_derived(mask, call.facts):
-        raise Declined(Reason.MASK_NOT_PROVEN, UNPROVEN)
-    call.looked_at[mask] = None
-
-
-def _our_call(
-    site: Site,
-    operands: tuple[fx.Node, fx.Node, fx.Node],
-    masking: Masking,
-    causal: bool,
-    write: Writer,
-    facts: Facts,
-) -> fx.Node:
-    records = facts.records_gradients
-    bias = None if masking.bias is None else _own(masking.bias, write, facts)
-    mask = None if masking.mask is None else _own(masking.mask, write, facts)
-    plan = write.call(MASK_PLAN, bias, mask, masking.fill, records) if masking.nodes else None
-    both = write.call(
-        ATTENTION, *operands, bias, mask, plan, site.scale, masking.fill, causal
-    )
-    return write.item(both, 0)
-
-
-def _own(mask: fx.Node, write: Writer, facts: Facts) -> fx.Node:
-    """The mask, or a copy of it where the caller could write to it before the backward pass: the
-    fused call saves it, as the addition did not."""
-    if not facts.records_gradients:
-        return mask
-    if not (facts.is_view_of_input(mask) or facts.reaches_output(mask)):
-        return mask
-    return write.call(aten.clone.default, mask)
 
 
 def _replace(graph: fx.Graph, out: fx.Node, new: fx.Node, whole: bool, facts: Facts) -> None:

@@ -23,7 +23,8 @@ from ..facts import Facts
 from ..graph import aten, is_symbolic
 from ..operators.mask_plan import EXACT, PLAIN, mask_plan
 from ..report import Reason
-from .attention_site import Bias, Site, Value, trace, value_of
+from .attention_parts import Bias, Site, Value, value_of
+from .attention_site import trace
 from .axes import Axis
 from .rearrange import Writer
 from .subgraph import ancestors, extract, runs_ahead
@@ -125,7 +126,9 @@ def constant_plan(found: Masking, records: bool, facts: Facts) -> torch.Tensor |
     with torch.no_grad():
         values = [v.cpu() for v in compute()]
         bias = values.pop(0) if found.bias is not None else None
-        return mask_plan(bias, values[0] if values else None, found.fill, records)
+        mask = values[0] if values else None
+        plan: torch.Tensor = mask_plan(bias, mask, found.fill, records)
+        return plan
 
 
 def is_open(plan: torch.Tensor, keys: int) -> bool:
@@ -145,4 +148,3 @@ def is_causal(plan: torch.Tensor, keys: int) -> bool:
 def shows_every_row(plan: torch.Tensor) -> bool:
     """Whether no query is without keys."""
     return bool((plan[..., 2] != EXACT).all())
-

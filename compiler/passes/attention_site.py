@@ -12,18 +12,28 @@ first thing that is not known.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import fx
 
 from ..errors import Declined
 from ..facts import Facts
-from ..graph import aten, fake, is_call, number
+from ..graph import aten, fake, is_call, number, readers
 from ..report import Reason
+from .attention_parts import (
+    CASTS,
+    DIVIDE,
+    MULTIPLY,
+    Bias,
+    Gathered,
+    Site,
+    Value,
+    as_node,
+    unknown,
+    value_of,
+)
+from .attention_scores import read_scores, term_of
 from .axes import (
-    EXPANDS,
     ORDERS,
     REARRANGES,
     SAME_ORDER,
@@ -31,7 +41,6 @@ from .axes import (
     Layout,
     Unreadable,
     after,
-    aligned,
     atoms,
     before,
     flat,
@@ -39,83 +48,6 @@ from .axes import (
     new_layout,
 )
 from .products import PRODUCTS, Operand, read_product
-
-SOFTMAX = (aten.softmax.int, aten.special_softmax.default)
-CASTS = (aten.to.dtype, aten.type_as.default, aten.to.dtype_layout, aten._to_copy.default)
-CASTS = (*CASTS, aten.to.device)
-MULTIPLY = (aten.mul.Tensor, aten.mul.Scalar)
-DIVIDE = (aten.div.Tensor, aten.div.Scalar)
-ADD = (aten.add.Tensor, aten.add.Scalar)
-SUBTRACT = (aten.sub.Tensor, aten.sub.Scalar)
-WHERE = (aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf)
-FILL = (aten.masked_fill.Scalar, aten.masked_fill.Tensor)
-
-# A fill or bias from here on hides its key: exp(fill - score) is zero in every dtype for scores
-# whose magnitude is below 9,000.
-HIDES = -1e4
-
-
-@dataclass
-class Value:
-    """A node and what its axes are."""
-
-    node: fx.Node
-    layout: Layout
-
-
-@dataclass
-class Bias:
-    """Something added to the scores, times a number."""
-
-    value: Value
-    times: float = 1.0
-
-
-@dataclass
-class Mask:
-    """Scores are replaced by `fill` where `value` is `hides`."""
-
-    value: Value
-    hides: bool
-    fill: float
-
-
-@dataclass
-class Factor:
-    """A tensor that the scores are multiplied with, or divided by: constant along the keys."""
-
-    value: Value
-    divides: bool
-
-
-@dataclass
-class Site:
-    """One attention. `terms` are outermost first; `chain` is every node between q @ k and out."""
-
-    scores: fx.Node
-    out: fx.Node
-    query: Value
-    key: Value
-    value: Value
-    result: Layout
-    keys: Axis
-    width: Axis
-    queries: Axis
-    batch: Axis
-    scale: float = 1.0
-    dropout: float = 0.0
-    terms: list[Bias | Mask] = field(default_factory=list)
-    factors: list[Factor] = field(default_factory=list)
-    chain: list[fx.Node] = field(default_factory=list)
-
-
-@dataclass
-class _Scores:
-    """What is gathered on the way from the softmax back to the product."""
-
-    scale: float = 1.0
-    terms: list[Bias | Mask] = field(default_factory=list)
-    factors: list[Factor] = field(default_factory=list)
 
 
 def read_site(softmax: fx.Node, facts: Facts) -> Site:
@@ -135,8 +67,8 @@ def _read(softmax: fx.Node, facts: Facts) -> Site:
     keys = layout[axis % len(shape)]
     chain = [softmax]
     dropout, out, probabilities = _forward(softmax, layout, chain)
-    gathered = _Scores()
-    scores, at = _backward(_node(softmax.args[0]), layout, chain, gathered, facts)
+    gathered = Gathered()
+    scores, at = read_scores(as_node(softmax.args[0]), layout, chain, gathered, facts)
     query, key, width = _first_product(scores, at, keys, gathered)
     value, result = _second_product(out, probabilities, keys)
     batch, queries = _batch_and_queries(scores, at, query, key, value, keys)
@@ -172,7 +104,7 @@ def _forward(
         elif is_call(user, *SAME_ORDER, *ORDERS):
             layout = after(user, layout)
         elif not is_call(user, *CASTS):
-            raise _unknown(user, "probabilities")
+            raise unknown(user, "probabilities")
         node = user
         chain.append(node)
 
@@ -194,125 +126,16 @@ def _second_product(out: fx.Node, p: Value, keys: Axis) -> tuple[Value, Layout]:
     return value, tuple(named.get(label, ()) if label else () for label in product.value)
 
 
-# --- from the softmax back to the product of queries and keys ---------------------------------------
-
-
-def _backward(
-    node: fx.Node, layout: Layout, chain: list[fx.Node], found: _Scores, facts: Facts
-) -> tuple[fx.Node, Layout]:
-    """Through casts, views, scales, biases and masks; the product and its layout."""
-    while True:
-        if len(readers(node)) != 1:
-            raise Declined(Reason.OTHER_READERS, "the scores are read elsewhere too")
-        if is_call(node, *PRODUCTS):
-            return node, layout
-        inner: Any = node.args[0] if node.args else None
-        if is_call(node, *REARRANGES):
-            layout = before(node, layout)
-        elif is_call(node, *ADD, *SUBTRACT):
-            inner = _read_sum(node, layout, found)
-        elif is_call(node, *MULTIPLY, *DIVIDE):
-            inner = _read_scale(node, layout, found, facts)
-        elif is_call(node, *WHERE, *FILL):
-            inner = _read_mask(node, layout, found)
-        elif not is_call(node, *CASTS):
-            raise _unknown(node, "scores")
-        chain.append(node)
-        if not is_call(node, *REARRANGES):
-            layout = aligned(layout, value_of(node).shape, value_of(_node(inner)).shape)
-        node = _node(inner)
-
-
-def _read_sum(node: fx.Node, layout: Layout, found: _Scores) -> Any:
-    left, right = node.args[:2]
-    subtracts = is_call(node, *SUBTRACT)
-    times = node.kwargs.get("alpha", node.args[2] if len(node.args) > 2 else 1)
-    if not isinstance(times, int | float):
-        raise Declined(Reason.SCALE_NOT_CONSTANT, "a factor known only at run time")
-    inner, other = (left, right) if leads_to_product(left) else (right, left)
-    if inner is right and inner is not left and (subtracts or times != 1):
-        raise Declined(Reason.UNKNOWN_OP, "the scores are subtracted from something")
-    if leads_to_product(left) and leads_to_product(right) and is_call(right, *PRODUCTS):
-        inner, other = (right, left) if not is_call(left, *PRODUCTS) else (left, right)
-        if inner is right and (subtracts or times != 1):
-            raise Declined(Reason.UNKNOWN_OP, "the scores are subtracted from something")
-    plain = number(other)
-    if plain is not None:
-        if not math.isfinite(plain):
-            raise Declined(Reason.UNKNOWN_OP, f"{plain} is added to the scores")
-        if not found.terms:  # a number added to all scores does not change softmax
-            return inner
-        raise Declined(Reason.UNKNOWN_OP, "a number is added to the scores before the mask")
-    sign = -1.0 if subtracts else 1.0
-    value = _term(other, node, layout, found)
-    found.terms.append(Bias(value, sign * times * found.scale))
-    return inner
-
-
-def _read_scale(node: fx.Node, layout: Layout, found: _Scores, facts: Facts) -> Any:
-    left, right = node.args[:2]
-    divides = is_call(node, *DIVIDE)
-    if node.kwargs or len(node.args) > 2:
-        raise Declined(Reason.UNKNOWN_OP, "a division that rounds")
-    factor = number(right)
-    if factor is None and not divides and number(left) is not None:
-        left, right, factor = right, left, number(left)
-    for side in (left, right):
-        if isinstance(side, fx.Node) and side is not left and facts.is_written(side):
-            raise Declined(Reason.MUTATED, "the scale is written in place")
-    if factor is not None and isinstance(left, fx.Node):
-        if not math.isfinite(factor) or factor <= 0:
-            raise Declined(Reason.SCALE_NOT_CONSTANT, f"the scores are scaled by {factor}")
-        found.scale *= 1 / factor if divides else factor
-        return left
-    if not leads_to_product(left):
-        if divides or not leads_to_product(right):
-            raise Declined(Reason.UNKNOWN_OP, "the scores divide something")
-        left, right = right, left
-    if isinstance(right, fx.Node) and fake(right) is None:
-        raise Declined(Reason.SCALE_NOT_CONSTANT, "the scale is a number known in the call only")
-    value = _term(right, node, layout, found)
-    found.factors.append(Factor(value, divides))
-    return left
-
-
-def _read_mask(node: fx.Node, layout: Layout, found: _Scores) -> Any:
-    if is_call(node, *FILL):
-        inner, condition, other = node.args[:3]
-        hides = True
-    else:
-        condition, first, second = node.args[:3]
-        hides = not leads_to_product(first)
-        inner, other = (second, first) if hides else (first, second)
-    if not leads_to_product(inner):
-        raise Declined(Reason.UNKNOWN_OP, "where() without scores")
-    fill = constant_of(other)
-    if fill is None:
-        raise Declined(Reason.MASK_NOT_PROVEN, "hidden scores get a value that is not a number")
-    fill = torch.tensor(fill, dtype=torch.float64).to(value_of(node).dtype).item() * found.scale
-    if not fill <= HIDES:
-        text = f"hidden scores become {fill:g}, which does not hide them (from {HIDES:g} on it does)"
-        raise Declined(Reason.MASK_NOT_PROVEN, text)
-    found.terms.append(Mask(_term(condition, node, layout, found), hides, fill))
-    return inner
-
-
-def _term(other: Any, node: fx.Node, layout: Layout, found: _Scores) -> Value:
-    if found.factors:
-        raise Declined(Reason.SCALE_NOT_CONSTANT, "a tensor scales what has been added or hidden")
-    if not isinstance(other, fx.Node) or fake(other) is None:
-        raise Declined(Reason.UNKNOWN_OP, f"{other} is combined with the scores")
-    value = value_of(other)
-    return Value(other, aligned(layout, value_of(node).shape, value.shape))
+# --- the product of queries and keys ----------------------------------------------------------
 
 
 def _first_product(
-    scores: fx.Node, layout: Layout, keys: Axis, found: _Scores
+    scores: fx.Node, layout: Layout, keys: Axis, found: Gathered
 ) -> tuple[Value, Value, Axis]:
     """Queries, keys and the axis that they are multiplied over."""
     product = read_product(scores)
     if product.added is not None and product.beta != 0:
-        value = _term(product.added, scores, layout, found)
+        value = term_of(product.added, scores, layout, found)
         found.terms.append(Bias(value, product.beta * found.scale))
     if not product.scale > 0:
         raise Declined(Reason.SCALE_NOT_CONSTANT, f"the scores are scaled by {product.scale}")
@@ -356,7 +179,7 @@ def _batch_and_queries(
     return tuple(rest), queries
 
 
-# --- from an operand back to where its values are computed -------------------------------------------
+# --- from an operand back to where its values are computed ------------------------------------
 
 
 def trace(value: Value, facts: Facts, scaled: bool) -> float:
@@ -396,51 +219,6 @@ def trace(value: Value, facts: Facts, scaled: bool) -> float:
         value.node, value.layout = source, layout
 
 
-# --- questions --------------------------------------------------------------------------------------
-
-
-def readers(node: fx.Node) -> list[fx.Node]:
-    """The users that read more of a value than its shape and dtype."""
-    shape_only = (*EXPANDS, aten.type_as.default, aten.view_as.default, aten.reshape_as.default)
-    return [u for u in node.users if not (is_call(u, *shape_only) and u.args[0] is not node)]
-
-
-def constant_of(arg: Any) -> float | None:
-    """The number that a 0-d (or expanded) constant holds."""
-    plain = number(arg)
-    if plain is not None:
-        return plain
-    through = (*EXPANDS, *CASTS, aten.lift_fresh_copy.default, aten.detach.default)
-    through = (*through, aten.detach_.default, aten.alias.default, aten.clone.default)
-    while isinstance(arg, fx.Node) and is_call(arg, *through):
-        arg = arg.args[0]
-    if is_call(arg, aten.scalar_tensor.default):
-        return number(arg.args[0])
-    if is_call(arg, aten.full.default):
-        return number(arg.args[1])
-    value = fake(arg) if isinstance(arg, fx.Node) and arg.op == "get_attr" else None
-    constant = getattr(value, "constant", None)
-    if isinstance(constant, torch.Tensor) and constant.numel() == 1:
-        return float(constant.item())
-    return number(arg)
-
-
-def leads_to_product(node: object) -> bool:
-    """Whether scores may come from here: a product behind scales, casts, masks and additions."""
-    known = (*MULTIPLY, *DIVIDE, *ADD, *SUBTRACT, *CASTS, *REARRANGES, *WHERE, *FILL)
-    stack, seen = [node], set()
-    while stack:
-        at = stack.pop()
-        if is_call(at, *PRODUCTS):
-            return True
-        if isinstance(at, fx.Node) and at not in seen and is_call(at, *known):
-            seen.add(at)
-            first = at.args[1:3] if is_call(at, *WHERE) else at.args[:1]
-            both = at.args[:2] if is_call(at, *MULTIPLY, *ADD, *SUBTRACT) else first
-            stack.extend(both)
-    return False
-
-
 def is_site(softmax: fx.Node) -> bool:
     """Whether matrix products stand on both sides within a few steps: then it is a site."""
     return _reaches(softmax, forward=True) and _reaches(softmax, forward=False)
@@ -456,21 +234,7 @@ def _reaches(start: fx.Node, forward: bool, steps: int = 12) -> bool:
     return False
 
 
-def _unknown(node: fx.Node, what: str) -> Declined:
-    name = getattr(node.target, "__name__", str(node.target))
-    return Declined(Reason.UNKNOWN_OP, f"{name} on the {what} is not known to this pass")
-
-
-def _node(arg: Any) -> fx.Node:
-    if not isinstance(arg, fx.Node):
-        raise Declined(Reason.UNKNOWN_OP, f"a number ({arg}) stands where a tensor is expected")
-    return arg
-
-
-def value_of(node: fx.Node) -> torch.Tensor:
-    """The fake tensor of a node that has one."""
-    value = fake(node)
-    if value is None:
-        raise Declined(Reason.UNKNOWN_OP, f"{node.name} is not one tensor")
-    return value
-
+KNOWN_FORMS = {
+    "tanh": "soft-capping: the fused kernels of this device cannot say it",
+    "cat": "something is put beside them, an attention sink say: no fused kernel here takes it",
+}

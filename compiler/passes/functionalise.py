@@ -12,7 +12,7 @@ from typing import Any
 from torch import fx
 
 from ..facts import Facts
-from ..graph import aten, decline, emit, fake, same_layout
+from ..graph import aten, decline, emit, fake, readers, same_layout
 from ..options import Options
 from ..report import Reason
 from .contract import Outcome
@@ -62,7 +62,7 @@ def _is_fresh(written: Any, node: fx.Node, facts: Facts) -> bool:
     """Whether what is written was made by a call that makes new memory, for this write alone."""
     return (
         isinstance(written, fx.Node)
-        and list(written.users) == [node]
+        and readers(written) == [node]
         and written.op == "call_function"
         and not facts.cuts_gradients(node)
         and facts.is_fresh(written)

@@ -45,8 +45,10 @@ class Writer:
         key = (target, _frozen(args), tuple(kwargs.items()), state)
         if key in self._made:
             return self._made[key]
-        node = self._made[key] = self._emit(target, args, kwargs)
+        node = self._emit(target, args, kwargs)
         self._mine[node] = key
+        if not any(map(self._facts.is_written, node.all_input_nodes)):  # else it may be stale later
+            self._made[key] = node
         return node
 
     def discard(self) -> None:
@@ -139,7 +141,7 @@ class Writer:
         assert value is not None
         axes = list(layout)
         for i, size in enumerate(value.shape):
-            if not is_one(size) and not varies(node, i - value.dim()):
+            if not is_one(size) and not varies(node, i - value.dim(), self._facts):
                 node = self.call(aten.slice.Tensor, node, i, 0, 1)
                 axes[i] = ()
         return node, tuple(axes)
@@ -184,22 +186,24 @@ SAME_AXES = (
 )
 
 
-def varies(arg: Any, axis: int) -> bool:
+def varies(arg: Any, axis: int, facts: Facts) -> bool:
     """Whether a value may differ along `axis` (negative: counted from the last, as it
     broadcasts)."""
     value = fake(arg) if isinstance(arg, fx.Node) else None
-    if not isinstance(arg, fx.Node) or isinstance(value, torch.Tensor) and value.dim() < -axis:
+    if not isinstance(arg, fx.Node) or (isinstance(value, torch.Tensor) and value.dim() < -axis):
         return False
-    if value is None or arg.op != "call_function":
-        return value is None or not is_one(value.shape[axis])
-    if is_one(value.shape[axis]) or arg.target in FILLED:
+    if value is None or is_one(value.shape[axis]):
+        return value is None
+    if arg.op != "call_function" or facts.is_written(arg):
+        return True
+    if arg.target in FILLED:
         return False
     if arg.target is aten.expand.default or arg.target in SAME_AXES:
-        return varies(arg.args[0], axis)
+        return varies(arg.args[0], axis, facts)
     if arg.target is aten.index.Tensor and _gathers_single_elements(arg):
-        return any(varies(i, axis) for i in arg.args[1])  # type: ignore[union-attr]
+        return any(varies(i, axis, facts) for i in arg.args[1])  # type: ignore[union-attr]
     if torch.Tag.pointwise in getattr(arg.target, "tags", ()):
-        return any(varies(a, axis) for a in arg.all_input_nodes)
+        return any(varies(a, axis, facts) for a in arg.all_input_nodes)
     return True
 
 
