@@ -36,9 +36,11 @@ types: $(READY) ## mypy, strict
 proto: $(READY) ## generate service/wire/ from the proto files
 	$(BIN)/python proto/generate.py
 
-bench: $(READY) ## the benchmarks (minutes; not part of the tests); JSON goes to docs/measurements/
+bench: $(READY) ## the benchmarks (hours; not part of the tests); JSON goes to docs/measurements/
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/latency.py
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python benchmarks/attention.py
 
 clean: ## remove the virtual environment and what the tools left
 	rm -rf $(VENV) .types .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

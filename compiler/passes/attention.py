@@ -182,7 +182,8 @@ def _cut(site: Site, shared: Axis) -> int:
     along a part of the batch only (then it need not be repeated along the rest)."""
     usual: int = len(shared) - 1 if len(shared) > 1 else len(shared)
     varying = [set(flat(t.value.layout)) for t in site.terms]
-    for cut in (usual, *range(len(shared), 0, -1)):
+    cuts: list[int] = [usual, *range(len(shared), 0, -1)]
+    for cut in cuts:
         halves = (shared[:cut], shared[cut:])
         if all(len(v & set(h)) in (0, len(h)) for v in varying for h in halves):
             return cut

@@ -182,9 +182,8 @@ def test_options_and_mode_reach_inductor(monkeypatch):
     assert seen[1]["max_autotune"] is True
 
 
-def test_a_variant_compiled_late_trains():
-    """Masks that hide a row go to the variant made on need, after Dynamo has finished; it then
-    serves other sizes too."""
+def test_one_variant_serves_all_masks_and_sizes():
+    """Masks that hide a row too, in training."""
 
     def attention(q, k, v, mask):
         return F.softmax(q @ k.transpose(-1, -2) * 0.3 + mask, -1) @ v
@@ -201,7 +200,4 @@ def test_a_variant_compiled_late_trains():
             theirs = torch.autograd.grad(want.square().sum(), (q, k, v))
             torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
 
-    assert [(v.name, v.state) for v in report.variants] == [
-        ("rows visible", "compiled"),
-        ("general", "compiled"),
-    ]
+    assert [(v.name, v.state) for v in report.variants] == [("general", "compiled")]
