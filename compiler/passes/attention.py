@@ -89,7 +89,8 @@ def _veto(site: Site, facts: Facts) -> None:
     if any(facts.autocast_region(n) != region for n in inside):
         raise Declined(Reason.AUTOCAST, "an autocast region begins or ends inside")
     _veto_dtypes(site, facts)
-    if any(0 in value_of(n).shape for n in (site.scores, site.out)):
+    sizes = (*value_of(site.scores).shape, *value_of(site.out).shape)
+    if any(same_size([n], [0]) for n in sizes):
         raise Declined(Reason.SHAPES, "an axis has size zero")
     terms = [t.value.node for t in (*site.terms, *site.factors)]
     if facts.records_gradients and any(map(facts.is_written, [site.out, *terms])):

@@ -130,9 +130,7 @@ PRODUCTS = {
         FREE,  # each query is a head with keys and values of its own
     ),
     "values and values per query": (
-        lambda q, k, v, x: (
-            (p := softmax(scores(q, k), -1)) @ v + einsum("bhqk,qkd->bhqd", p, x[0])
-        ),
+        lambda q, k, v, x: (p := softmax(scores(q, k), -1)) @ v + einsum("bhqk,qkd->bhqd", p, x[0]),
         Reason.OTHER_READERS,
     ),
     "keys per query": (

@@ -73,7 +73,7 @@ SCORES = {
     "soft cap": (lambda s, x: 5 * (s / 5).tanh(), UNKNOWN),
     "clamped": (lambda s, x: s.clamp(-1, 1), UNKNOWN),
     "squared": (lambda s, x: s**2, UNKNOWN),
-    "by themselves": (lambda s, x: s * s, (READ, UNKNOWN)),
+    "by themselves": (lambda s, x: s * s, (READ, *SCALED)),
     "twice": (lambda s, x: s + s, FREE),
     "less their largest": (lambda s, x: s - s.amax(-1, keepdim=True), FREE),
     "less their largest, frozen": (lambda s, x: s - s.amax(-1, keepdim=True).detach(), FREE),
@@ -188,7 +188,7 @@ MASKS = {
     ),
     "a number, then mask": (lambda s, x: where(seen(x), s - 2e4, -1e4), FREE),
     "large scores, then mask": (lambda s, x: where(seen(x), s * 1e5, -1e4), FREE),
-    "large scores, then bias": (lambda s, x: s * 1e6 + where(seen(x), 0.0, -1e5), FREE),
+    "large scores, then bias": (lambda s, x: s * 1e5 + where(seen(x), 0.0, -1e5), FREE),
     "mask, then clamp": (lambda s, x: where(seen(x), s, -1e9).clamp(min=-3), UNKNOWN),
     "mask, then float16": (lambda s, x: where(seen(x), s, -1e9).half().double(), Reason.DTYPES),
 }

@@ -283,8 +283,9 @@ def test_left_padding_trains_as_in_eager(name, zoo, compile_eager, tensor_of):
     mine = torch.autograd.grad(got.square().sum(), weights)
     theirs = torch.autograd.grad(want.square().sum(), weights)
     for g, w in zip(mine, theirs, strict=True):
-        assert (g - w).abs().max() <= 2e-5 * max(1.0, w.abs().max().item())
-    assert [v.name for v in report.variants] == ["rows visible", "general"]
+        assert (g - w).abs().max() <= 1e-4 * max(1.0, w.abs().max().item())
+    assert report.row("fuse_attention").rewritten == 2
+    assert [v.name for v in report.variants] == ["general"]
 
 
 def test_autocast_switched_off_inside_ambient_autocast(compile_eager):
