@@ -50,7 +50,7 @@ TURN_S = 0.3  # a turn takes about so long, or two calls
 RESAMPLES = 4000
 LIMIT_S = 3600  # of one process
 COMPARED = ("ours", "inductor")  # whose compile times are
-console = Console(width=max(Console().width, 140))
+console = Console(width=max(Console().width, 150))
 
 
 # --- a process of its own -----------------------------------------------------------------------

@@ -35,6 +35,9 @@ def mask_plan(
     if mask is None:
         assert bias is not None
         return _look(_of_bias, bias.detach(), records)
+    if bias is not None and bool((bias <= HIDES).any()):  # hidden by both: neither tells alone
+        lowest = fill if fill == -math.inf else torch.finfo(bias.dtype).min
+        return _look(_of_bias, torch.where(mask, bias.detach(), lowest), records)
     plan = _look(_of_mask, mask, records)
     if fill == -math.inf:
         plan[..., 1].masked_fill_(plan[..., 2] == EXACT, NAN)

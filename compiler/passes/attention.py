@@ -23,7 +23,16 @@ from torch import fx
 
 from ..errors import Declined
 from ..facts import Facts
-from ..graph import aten, decline, is_call, renewed_values, same_layout, same_layouts, same_size
+from ..graph import (
+    aten,
+    decline,
+    is_call,
+    is_symbolic,
+    renewed_values,
+    same_layout,
+    same_layouts,
+    same_size,
+)
 from ..options import Options
 from ..report import Reason
 from ..torch_compat import HigherOrderOperator
@@ -209,8 +218,7 @@ def _operands(
         node = write.to_groups(factor.value.node, factor.value.layout, times)
         if value_of(node).dtype != lowered:
             raise Declined(Reason.SCALE_NOT_CONSTANT, "the scores are scaled in another dtype")
-        target = aten.div.Tensor if factor.divides else aten.mul.Tensor
-        nodes[0] = write.call(target, nodes[0], node)
+        nodes[0] = write.call(aten.mul.Tensor, nodes[0], node)
     return nodes[0], nodes[1], nodes[2]
 
 
@@ -233,15 +241,27 @@ def _replace(graph: fx.Graph, out: fx.Node, new: fx.Node, whole: bool, facts: Fa
     saved = facts.records_gradients and facts.reaches_output(out)
     out.replace_all_uses_with(new)
     if saved or not _hand_on(new, before, whole, facts):
-        copy = Writer(graph, facts, out).call(
-            aten.clone.default, new, memory_format=torch.contiguous_format
-        )
+        read = list(new.users)
+        copy = _copy_like(before, new, Writer(graph, facts, out))
         copy.meta["val"] = before  # so all that is known of the readers stays true
         facts.adopt(copy, out)
-        new.replace_all_uses_with(copy, delete_user_cb=lambda user: user is not copy)
+        new.replace_all_uses_with(copy, delete_user_cb=lambda user: user in read)
         new = copy
     graph.erase_node(out)
     new._rename(name)
+
+
+def _copy_like(before: torch.Tensor, new: fx.Node, write: Writer) -> fx.Node:
+    """`new` in memory of its own, laid out as `before` is: densely, its axes in some order."""
+    axes = range(before.dim())
+    order = list(axes)
+    if not is_symbolic(before) and not before.is_contiguous():
+        order = sorted(axes, key=lambda i: before.stride(i), reverse=True)
+    if order == list(axes):
+        return write.call(aten.clone.default, new, memory_format=torch.contiguous_format)
+    dense = write.call(aten.permute.default, new, order)
+    dense = write.call(aten.clone.default, dense, memory_format=torch.contiguous_format)
+    return write.call(aten.permute.default, dense, [order.index(i) for i in axes])
 
 
 def _hand_on(fused: fx.Node, before: torch.Tensor, whole: bool, facts: Facts) -> bool:

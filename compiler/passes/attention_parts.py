@@ -65,10 +65,9 @@ class Mask:
 
 @dataclass
 class Factor:
-    """A tensor that the scores are multiplied with, or divided by: constant along the keys."""
+    """A tensor that the scores are multiplied with: constant along the keys."""
 
     value: Value
-    divides: bool
 
 
 @dataclass

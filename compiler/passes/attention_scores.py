@@ -113,8 +113,9 @@ def _read_scale(node: fx.Node, layout: Layout, found: Gathered, facts: Facts) ->
         left, right = right, left
     if isinstance(right, fx.Node) and fake(right) is None:
         raise Declined(Reason.SCALE_NOT_CONSTANT, "the scale is a number known in the call only")
-    value = term_of(right, node, layout, found)
-    found.factors.append(Factor(value, divides))
+    if divides:
+        raise Declined(Reason.SCALE_NOT_CONSTANT, "the scores are divided by a tensor: by zero?")
+    found.factors.append(Factor(term_of(right, node, layout, found)))
     return left
 
 

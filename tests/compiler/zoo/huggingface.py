@@ -6,6 +6,8 @@ import torch
 import transformers
 from torch import nn
 
+from formwright.compiler.report import Reason
+
 from .entry import HEADS, LAYERS, LENGTH, VOCABULARY, WIDTH, Built, Entry, ids, ragged, row
 
 TINY = {
@@ -89,6 +91,12 @@ def mistral(left: bool = False) -> Built:
     return _text("mistral", left, sliding_window=4, **GROUPED)
 
 
+@row(code=Reason.UNKNOWN_OP, causal=True)
+def gemma2(left: bool = False) -> Built:
+    """Scores capped by a hyperbolic tangent, which no fused call computes."""
+    return _text("gemma2", left, sliding_window=4, **GROUPED)
+
+
 @row(causal=True, in_float32=True)
 def bloom(left: bool = False) -> Built:
     """ALiBi, added by `baddbmm`. In training its own GELU is an autograd function, for which the
@@ -162,6 +170,7 @@ HUGGING_FACE: tuple[Entry, ...] = (
     opt,
     llama,
     mistral,
+    gemma2,
     bloom,
     gpt_neox,
     falcon,
