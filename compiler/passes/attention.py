@@ -27,7 +27,6 @@ from ..graph import (
     aten,
     decline,
     is_call,
-    is_symbolic,
     renewed_values,
     same_layout,
     same_layouts,
@@ -46,7 +45,7 @@ from .attention_site import is_site, read_site
 from .axes import Axis, atoms, flat
 from .contract import Outcome
 from .rearrange import Writer
-from .subgraph import extract
+from .subgraph import ancestors, extract
 from .visible_rows import VisibleRows
 
 READS_STRIDES = (aten.as_strided.default, aten.as_strided_scatter.default)
@@ -214,6 +213,10 @@ def _operands(
             node = write.call(aten.to.dtype, node, lowered)
         nodes.append(node)
     for factor in site.factors:
+        # an infinity that an activation brings would make NaN in other places than before
+        inputs = [n for n in ancestors(factor.value.node) if n.op == "placeholder"]
+        if not all(n.meta.get("weight") for n in inputs):
+            raise Declined(Reason.SCALE_NOT_CONSTANT, "the scores are scaled by an activation")
         times = (*groups.query[:3], ())
         node = write.to_groups(factor.value.node, factor.value.layout, times)
         if value_of(node).dtype != lowered:
@@ -251,12 +254,19 @@ def _replace(graph: fx.Graph, out: fx.Node, new: fx.Node, whole: bool, facts: Fa
     new._rename(name)
 
 
+def _hint(size: object) -> int | None:
+    """The number that a size has in the call that is compiled for; None if nobody knows it."""
+    hint: int | None = size.node.hint if isinstance(size, torch.SymInt) else size  # type: ignore[assignment]
+    return hint
+
+
 def _copy_like(before: torch.Tensor, new: fx.Node, write: Writer) -> fx.Node:
     """`new` in memory of its own, laid out as `before` is: densely, its axes in some order."""
     axes = range(before.dim())
+    strides = [_hint(n) for n in before.stride()]
     order = list(axes)
-    if not is_symbolic(before) and not before.is_contiguous():
-        order = sorted(axes, key=lambda i: before.stride(i), reverse=True)
+    if None not in strides:
+        order = sorted(axes, key=lambda i: strides[i] or 0, reverse=True)
     if order == list(axes):
         return write.call(aten.clone.default, new, memory_format=torch.contiguous_format)
     dense = write.call(aten.permute.default, new, order)

@@ -71,6 +71,9 @@ def _read_sum(node: fx.Node, layout: Layout, found: Gathered) -> Any:
     times = node.kwargs.get("alpha", node.args[2] if len(node.args) > 2 else 1)
     if not isinstance(times, int | float):
         raise Declined(Reason.SCALE_NOT_CONSTANT, "a factor known only at run time")
+    if not leads_to_product(left) and not leads_to_product(right):
+        text = "what is added to is not a product of queries and keys alone (soft-capping, say)"
+        raise Declined(Reason.UNKNOWN_OP, text)
     inner, other = (left, right) if leads_to_product(left) else (right, left)
     if inner is right and inner is not left and (subtracts or times != 1):
         raise Declined(Reason.UNKNOWN_OP, "the scores are subtracted from something")

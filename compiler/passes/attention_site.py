@@ -189,7 +189,7 @@ def trace(value: Value, facts: Facts, scaled: bool) -> float:
     """
     scale = 1.0
     while True:
-        node = value.node
+        node, times = value.node, 1.0
         if facts.is_written(node) or facts.cuts_gradients(node):
             return scale
         if is_call(node, *REARRANGES):
@@ -205,7 +205,7 @@ def trace(value: Value, facts: Facts, scaled: bool) -> float:
             same = value_of(source).dtype == value_of(node).dtype
             if not math.isfinite(factor) or factor <= 0 or not same:
                 return scale
-            scale *= 1 / factor if is_call(node, *DIVIDE) else factor
+            times = 1 / factor if is_call(node, *DIVIDE) else factor
             layout = value.layout
         else:
             return scale
@@ -217,6 +217,7 @@ def trace(value: Value, facts: Facts, scaled: bool) -> float:
         if facts.records_gradients and kept and not facts.may_alias(source, node):
             return scale
         value.node, value.layout = source, layout
+        scale *= times
 
 
 def is_site(softmax: fx.Node) -> bool:

@@ -30,7 +30,11 @@ class Ran:
     gradients: Sequence[torch.Tensor] | None
 
 
-def run(function: Callable[..., Any], build: Build, between: Callable[..., Any]) -> Ran:
+def nothing(*arguments: Any) -> None:
+    """What happens between forward and backward, usually."""
+
+
+def run(function: Callable[..., Any], build: Build, between: Callable[..., Any] = nothing) -> Ran:
     """Call `function`, then `between` with the same arguments, then the backward pass."""
     leaves, arguments = build()
     torch.manual_seed(1)
@@ -54,11 +58,13 @@ def run(function: Callable[..., Any], build: Build, between: Callable[..., Any])
     return Ran(outputs, arguments, gradients)
 
 
-def assert_same(what: str, got: Sequence[Any], want: Sequence[Any], tolerance: float) -> None:
+def assert_same(
+    what: str, got: Sequence[Any], want: Sequence[Any], tolerance: float = 1e-10
+) -> None:
     """Tensors equal up to `tolerance` of the largest magnitude in all of `want`; gradients may be
     laid out in their own way."""
     assert len(got) == len(want)
-    finite = [w.detach()[w.isfinite()].abs() for w in want]
+    finite = [w.detach()[w.isfinite()].double().abs() for w in want]
     largest = max((w.max().item() for w in finite if w.numel()), default=0.0)
     for i, (g, w) in enumerate(zip(got, want, strict=True)):
         assert g.requires_grad == w.requires_grad, f"{what} {i} wants a gradient"
@@ -73,7 +79,7 @@ def assert_lawful(
     function: Callable[..., Any],
     build: Build,
     *,
-    between: Callable[..., Any] = lambda *arguments: None,
+    between: Callable[..., Any] = nothing,
     tolerance: float = 1e-10,
     dynamic: bool | None = None,
     **options: Any,

@@ -236,6 +236,7 @@ PRODUCTS = {
     ),
 }
 
+
 TABLES = {"axes": AXES, "products": PRODUCTS}
 
 

@@ -14,6 +14,15 @@ from formwright.compiler import Reason, collect
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5}
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """The models are tiny: threads would only wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 # --- comparing ----------------------------------------------------------------------------------
 
 
