@@ -268,10 +268,10 @@ def _copy_like(before: torch.Tensor, new: fx.Node, write: Writer) -> fx.Node:
     if None not in strides:
         order = sorted(axes, key=lambda i: strides[i] or 0, reverse=True)
     if order == list(axes):
-        return write.call(aten.clone.default, new, memory_format=torch.contiguous_format)
-    dense = write.call(aten.permute.default, new, order)
-    dense = write.call(aten.clone.default, dense, memory_format=torch.contiguous_format)
-    return write.call(aten.permute.default, dense, [order.index(i) for i in axes])
+        return write.new(aten.clone.default, new, memory_format=torch.contiguous_format)
+    dense = write.new(aten.permute.default, new, order)
+    dense = write.new(aten.clone.default, dense, memory_format=torch.contiguous_format)
+    return write.new(aten.permute.default, dense, [order.index(i) for i in axes])
 
 
 def _hand_on(fused: fx.Node, before: torch.Tensor, whole: bool, facts: Facts) -> bool:

@@ -101,7 +101,7 @@ def fused_call(
     kwargs: dict[str, Any] = {"scale": site.scale}
     if not same_size(value_of(query).shape[:2], value_of(key).shape[:2]):
         kwargs["enable_gqa"] = True
-    return write.call(aten.scaled_dot_product_attention.default, *args, **kwargs)
+    return write.new(aten.scaled_dot_product_attention.default, *args, **kwargs)
 
 
 def _one_mask(masking: Masking, write: Writer) -> fx.Node:
@@ -143,7 +143,7 @@ def _our_call(
     bias = None if masking.bias is None else _own(masking.bias, write, facts)
     mask = None if masking.mask is None else _own(masking.mask, write, facts)
     plan = write.call(MASK_PLAN, bias, mask, masking.fill, records) if masking.nodes else None
-    both = write.call(ATTENTION, *operands, bias, mask, plan, site.scale, masking.fill, causal)
+    both = write.new(ATTENTION, *operands, bias, mask, plan, site.scale, masking.fill, causal)
     return write.item(both, 0)
 
 

@@ -197,6 +197,8 @@ def _order(node: fx.Node) -> list[int]:
 
 
 def _repeated(axis: Axis, times: Any, size: Any) -> Axis:
+    if isinstance(times, fx.Node):
+        times = times.meta["val"]
     if is_one(times):
         return axis
     return () if is_one(size) else regroup((axis,), (times, size))[1]
@@ -205,6 +207,8 @@ def _repeated(axis: Axis, times: Any, size: Any) -> Axis:
 def _before_interleave(node: fx.Node, layout: Layout, shape: Sequence[Any]) -> Layout:
     times, axis = (*node.args[1:3], None)[:2]
     axis = node.kwargs.get("dim", axis)
+    if isinstance(times, fx.Node):
+        times = times.meta["val"]
     if not isinstance(axis, int):
         raise Unreadable("repeat_interleave of the flat value")
     axes = list(layout)

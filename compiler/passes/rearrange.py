@@ -51,6 +51,12 @@ class Writer:
             self._made[key] = node
         return node
 
+    def new(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        """A call of its own, though the same has been made: its value is handed on, or random."""
+        node = self._emit(target, args, kwargs)
+        self._mine[node] = None
+        return node
+
     def discard(self) -> None:
         """Take back the calls made through this writer, as far as nothing reads them."""
         for node in reversed(list(self._mine)):

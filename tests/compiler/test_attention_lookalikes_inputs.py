@@ -184,3 +184,13 @@ def test_one_graph_for_several_sizes(spelling, compile_eager):
         got, want = (run(f, four(*shape)) for f in (compiled, SPELLINGS[spelling]))
         assert_same("output", got.outputs, want.outputs)
         assert_same("gradient", got.gradients, want.gradients)
+
+
+@pytest.mark.parametrize("train", [True, False], ids=["train", "infer"])
+def test_dropout_of_two_that_are_alike_is_drawn_twice(train, compile_eager):
+    def function(q, k, v):
+        first, second = (F.dropout(softmax(q @ k.mT, -1), 0.5) @ v for _ in range(2))
+        return first - second
+
+    inputs, _ = four(4, 4, 4, 4, train=train)()
+    assert compile_eager(function)(*inputs[:3]).abs().max() > 0.01

@@ -209,6 +209,15 @@ READERS = {
         lambda q, k, v, x: softmax(s := scores(q, k), -1) @ v + softmax(s, -2) @ v,
         (READ, Reason.OTHER_AXIS),
     ),
+    "two that are alike": (lambda q, k, v, x: (attend(q, k, v), attend(q, k, v)), FREE),
+    "two that are alike, turned": (
+        lambda q, k, v, x: tuple(attend(*(t.mT for t in (q, k, v))) for _ in range(2)),
+        FREE,
+    ),
+    "two that are alike, one written": (
+        lambda q, k, v, x: attend(q, k, v).add_(1) - 2 * attend(q, k, v),
+        FREE,
+    ),
     "result given out turned": (lambda q, k, v, x: attend(q, k, v).transpose(1, 2), FREE),
     "result given out twice": (lambda q, k, v, x: ((o := attend(q, k, v)), o[0], o * 2), FREE),
     "result read by its strides": (

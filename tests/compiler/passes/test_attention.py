@@ -172,3 +172,28 @@ def test_what_is_known_of_the_readers_stays_true(reader):
 
 
 VIEWS = ("transpose", "view")
+
+
+def test_two_sites_that_compute_the_same_draw_twice():
+    """R-Drop: the difference of two draws is not zero."""
+
+    def attend(q, k, v):
+        return F.dropout(F.softmax(q @ k.transpose(-1, -2), dim=-1), 0.5, True) @ v
+
+    def before(q, k, v):
+        return attend(q, k, v) - attend(q, k, v)
+
+    captured, real = capture_call(before, *qkv(grad=False))
+    assert run_pass(fuse_attention, captured.module).rewritten == 2
+    assert captured.module(*real)[0].abs().max() > 0
+
+
+def test_two_results_are_two_tensors():
+    def before(q, k, v):
+        first = F.softmax(q @ k.transpose(-1, -2), dim=-1) @ v
+        return first, F.softmax(q @ k.transpose(-1, -2), dim=-1) @ v
+
+    captured, real = capture_call(before, *qkv(grad=False))
+    assert run_pass(fuse_attention, captured.module).rewritten == 2
+    first, second = captured.module(*real)
+    assert first.data_ptr() != second.data_ptr()
