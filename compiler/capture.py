@@ -80,7 +80,7 @@ def capture(gm: fx.GraphModule, inputs: Sequence[Any], target: str = "inductor")
             )(*fakes)
     finally:
         interpreter.leave_regions()
-    _check_constants(module)
+    _read_constants(module)
     _describe_inputs(placeholders, inputs, fakes, module)
     keep_dynamo_identity(gm, module)
     dynamic = any(isinstance(f, torch.SymInt) for f in fakes) or any(
@@ -234,8 +234,9 @@ def _check_metadata(placeholder: fx.Node, value: torch.Tensor, real: Any) -> Non
         )
 
 
-def _check_constants(module: fx.GraphModule) -> None:
-    """A value that the tracer lost sight of comes back as a fake constant: never run that."""
+def _read_constants(module: fx.GraphModule) -> None:
+    """Note the number that a constant holds. A value that the tracer lost sight of comes back as a
+    fake constant: never run that."""
     for node in module.graph.find_nodes(op="get_attr"):
         value: Any = getattr(module, str(node.target), None)
         real = isinstance(value, torch.Tensor) and not isinstance(value, FakeTensor)

@@ -150,15 +150,17 @@ def infer(
     kwargs: Any,
     regions: Iterable[Region],
     values: Mapping[fx.Node, Any] | None = None,
+    mode: Any = None,
 ) -> Any:
     """The fake value of `target(*args, **kwargs)` inside autocast `regions`, where nodes stand for
-    their fake values, or for those in `values`. Raises what the operator raises."""
+    their fake values, or for those in `values`; `mode` is theirs where no argument is a tensor.
+    Raises what the operator raises."""
     known = values or {}
     args, kwargs = fx.node.map_arg(
         (args, kwargs), lambda n: known[n] if n in known else n.meta.get("val")
     )
-    leaves = tree_leaves((args, kwargs, values and list(values.values())))
-    mode = next(v.fake_mode for v in leaves if isinstance(v, FakeTensor))
+    modes = (v.fake_mode for v in tree_leaves((args, kwargs)) if isinstance(v, FakeTensor))
+    mode = next(modes, mode)
     with contextlib.ExitStack() as stack:
         for region in regions:
             stack.enter_context(torch.autocast(*region))
@@ -173,11 +175,13 @@ def emit(
     kwargs: dict[str, Any] | None = None,
     *,
     like: fx.Node,
+    regions: Iterable[Region] | None = None,
 ) -> fx.Node:
-    """A new call in front of `like`, at the same place in the user's code, its value inferred."""
+    """A new call in front of `like`, at the same place in the user's code, its value inferred.
+    `regions`: the autocast regions around `like`, if the caller knows them."""
     kwargs = kwargs or {}
-    here = {like: like.meta["val"]}  # where no argument is a tensor, its mode is the graph's
-    value = infer(target, args, kwargs, autocast_regions(graph)[like], here)
+    around = autocast_regions(graph)[like] if regions is None else regions
+    value = infer(target, args, kwargs, around, mode=getattr(fake(like), "fake_mode", None))
     with graph.inserting_before(like):
         node = graph.call_function(target, args, kwargs)
     node.meta = {k: like.meta[k] for k in INHERITED if k in like.meta}

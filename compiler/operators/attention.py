@@ -20,6 +20,7 @@ from torch.nn.functional import pad
 
 from .attention_blocks import Block, Kind, band_bias, blocks, whole
 from .attention_formula import Terms, attend, gradients
+from .mask_plan import HIDES
 
 aten = torch.ops.aten
 flash = aten._scaled_dot_product_flash_attention_for_cpu.default
@@ -61,15 +62,7 @@ def attention(
 
 @attention.register_fake
 def _(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    bias: Maybe,
-    mask: Maybe,
-    plan: Maybe,
-    scale: float,
-    fill: float,
-    causal: bool,
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
     return _empty(q, v)
 
@@ -79,8 +72,12 @@ def _empty(q: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     b, h, length, width = q.shape
     same = v.shape[-1] == width
     out = torch.empty_like(q) if same else _tokens_first(q, b, h, length, v.shape[-1])
-    wide = torch.promote_types(q.dtype, torch.float32)
-    return out, q.new_empty((b, length, h), dtype=wide).transpose(1, 2)
+    return out, q.new_empty((b, length, h), dtype=_wide(q)).transpose(1, 2)
+
+
+def _wide(x: torch.Tensor) -> torch.dtype:
+    """The dtype that the kernel computes in: it holds large fills."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _tokens_first(like: torch.Tensor, *shape: Any) -> torch.Tensor:
@@ -103,7 +100,7 @@ def _blocks(
 def _hides(fill: float, q: torch.Tensor, k: torch.Tensor, terms: Terms) -> bool:
     """Whether exp(fill - score) is zero beside every score that there can be: a score is at most
     scale * |q| * |k| (Cauchy-Schwarz) and the largest bias."""
-    if fill <= -1e30:
+    if fill <= HIDES:
         return True
     longest = [x.float().square().sum(-1).amax().sqrt() for x in (q, k)]
     bound = terms.scale * longest[0] * longest[1]
@@ -134,8 +131,8 @@ def _cut(block: Block, terms: Terms) -> Terms:
 
 
 def _added(block: Block, q: torch.Tensor, terms: Terms) -> Maybe:
-    """What the kernel adds to the scores of a block, in a dtype that holds large fills."""
-    wide = torch.promote_types(q.dtype, torch.float32)
+    """What the kernel adds to the scores of a block."""
+    wide = _wide(q)
     if block.kind is Kind.BAND:
         keys = block.keys.stop - block.keys.start
         return band_bias(block.band, keys, wide)
@@ -161,7 +158,7 @@ def _forward(
     part = _parts(block, q, k, v)
     if block.kind is Kind.FORMULA:
         out = attend(part[0], part[1], part[2], _cut(block, terms))
-        return out, out.new_zeros(out.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32))
+        return out, out.new_zeros(out.shape[:3], dtype=_wide(q))
     added = _added(block, q, terms)
     causal = block.kind is Kind.CAUSAL
     out, lse = flash(*part, 0.0, causal, attn_mask=added, scale=terms.scale)
@@ -217,13 +214,9 @@ def _(
     out: torch.Tensor,
     lse: torch.Tensor,
     bias: Maybe,
-    mask: Maybe,
-    plan: Maybe,
-    scale: float,
-    fill: float,
-    causal: bool,
-    wants_bias: bool,
+    *rest: Any,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    wants_bias = rest[-1]
     dbias = torch.empty_like(bias) if wants_bias and bias is not None else q.new_empty(0)
     dq, dk, dv = (_tokens_first(x, *x.shape) for x in (q, k, v))
     return dq, dk, dv, dbias

@@ -20,7 +20,7 @@ EXACT, PLAIN, BIASED = 0, 1, 2
 that the fused kernel would lose digits); all keys of the interval visible, no bias; otherwise."""
 
 NAN = -1
-HIDES = -1e30  # a bias from here on hides its key, whatever the score
+HIDES = -1e30  # a bias or fill from here on hides its key, whatever the score or other biases
 LARGEST = 64.0  # the fused backward loses about |bias| * 2**-24 of each probability in float32
 ROWS = 512  # of a mask, looked at together so that they stay in the cache
 
@@ -29,8 +29,7 @@ ROWS = 512  # of a mask, looked at together so that they stay in the cache
 def mask_plan(
     bias: torch.Tensor | None, mask: torch.Tensor | None, fill: float, records: bool
 ) -> torch.Tensor:
-    """The plan of scores + `bias` (float, added) with keys hidden where `mask` (bool) is False,
-    where they become `fill`;
+    """The plan of scores + `bias` (float, added), which become `fill` where `mask` (bool) is False;
     each [B|1, H|1, L|1, S], at least one of them. `records`: gradients will be wanted."""
     if mask is None:
         assert bias is not None
@@ -87,7 +86,8 @@ def _of_mask(visible: torch.Tensor, records: bool) -> torch.Tensor:
     last = s - as_bytes.flip(-1).argmax(-1)
     seen = visible.sum(-1)
     kind = torch.where(seen == last - first, PLAIN, BIASED)
-    return _row(first, last, torch.where(seen == 0, EXACT, kind))
+    kind = torch.where(seen == 0, EXACT, kind)
+    return torch.stack([first, last, kind], -1).to(torch.int32)
 
 
 def _of_bias(bias: torch.Tensor, records: bool) -> torch.Tensor:
@@ -107,7 +107,3 @@ def _is_tame(bias: torch.Tensor, records: bool) -> torch.Tensor:
     if not records:
         return largest.abs() < -HIDES
     return largest.abs() <= LARGEST
-
-
-def _row(first: torch.Tensor, last: torch.Tensor, kind: torch.Tensor) -> torch.Tensor:
-    return torch.stack([first, last, kind], -1).to(torch.int32)

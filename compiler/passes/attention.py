@@ -36,10 +36,7 @@ from ..options import Options
 from ..report import Reason
 from ..torch_compat import HigherOrderOperator
 from .attention_call import Shared, fused_call
-from .attention_mask import (
-    Masking,
-    read_masking,
-)
+from .attention_mask import Masking, read_masking
 from .attention_parts import SOFTMAX, Site, value_of
 from .attention_site import is_site, read_site
 from .axes import Axis, atoms, flat
@@ -100,7 +97,7 @@ def _veto(site: Site, facts: Facts) -> None:
     sizes = (*value_of(site.scores).shape, *value_of(site.out).shape)
     if any(same_size([n], [0]) for n in sizes):
         raise Declined(Reason.SHAPES, "an axis has size zero")
-    terms = [t.value.node for t in (*site.terms, *site.factors)]
+    terms = [v.node for v in (*(t.value for t in site.terms), *site.factors)]
     if facts.records_gradients and any(map(facts.is_written, [site.out, *terms])):
         raise Declined(Reason.MUTATED, "the result or the mask is written in place later")
     operands = [site.query.node, site.key.node, site.value.node]
@@ -214,11 +211,11 @@ def _operands(
         nodes.append(node)
     for factor in site.factors:
         # an infinity that an activation brings would make NaN in other places than before
-        inputs = [n for n in ancestors(factor.value.node) if n.op == "placeholder"]
+        inputs = [n for n in ancestors(factor.node) if n.op == "placeholder"]
         if not all(n.meta.get("weight") for n in inputs):
             raise Declined(Reason.SCALE_NOT_CONSTANT, "the scores are scaled by an activation")
         times = (*groups.query[:3], ())
-        node = write.to_groups(factor.value.node, factor.value.layout, times)
+        node = write.to_groups(factor.node, factor.layout, times)
         if value_of(node).dtype != lowered:
             raise Declined(Reason.SCALE_NOT_CONSTANT, "the scores are scaled in another dtype")
         nodes[0] = write.call(aten.mul.Tensor, nodes[0], node)

@@ -116,7 +116,7 @@ def _one_mask(masking: Masking, write: Writer) -> fx.Node:
 
 
 def _plan_now(masking: Masking, call: Shared) -> torch.Tensor | None:
-    key = (masking.bias, masking.mask)
+    key = (masking.bias, masking.mask, masking.fill)
     if key not in call.plans:
         call.plans[key] = constant_plan(masking, call.facts.records_gradients, call.facts)
     return call.plans[key]

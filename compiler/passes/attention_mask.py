@@ -21,15 +21,13 @@ from torch import fx
 from ..errors import Declined
 from ..facts import Facts
 from ..graph import aten, is_symbolic
-from ..operators.mask_plan import EXACT, PLAIN, mask_plan
+from ..operators.mask_plan import EXACT, HIDES, PLAIN, mask_plan
 from ..report import Reason
 from .attention_parts import Bias, Site, Value, value_of
 from .attention_site import trace
 from .axes import Axis
 from .rearrange import Writer
 from .subgraph import ancestors, extract, runs_ahead
-
-ABSORBS = -1e30  # a fill from here on is the same number after a bias has been added to it
 
 
 @dataclass
@@ -90,10 +88,10 @@ def _add(found: Masking, node: fx.Node, term: Bias, write: Writer) -> None:
 
 
 def _fold(found: Masking, write: Writer) -> None:
-    if found.fill > ABSORBS:
+    if found.fill > HIDES:
         raise Declined(
             Reason.MASK_NOT_PROVEN,
-            f"something is added to scores hidden with {found.fill:g}; from {ABSORBS:g} on that "
+            f"something is added to scores hidden with {found.fill:g}; from {HIDES:g} on that "
             "is known to change nothing",
         )
     found.bias = hidden_by_bias(found, found.fill, write)

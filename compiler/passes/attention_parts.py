@@ -64,15 +64,9 @@ class Mask:
 
 
 @dataclass
-class Factor:
-    """A tensor that the scores are multiplied with: constant along the keys."""
-
-    value: Value
-
-
-@dataclass
 class Site:
-    """One attention. `terms` are outermost first; `chain` is every node between q @ k and out."""
+    """One attention. `terms` are outermost first, `factors` are tensors that multiply the scores
+    (constant along the keys), `chain` is every node between q @ k and out."""
 
     scores: fx.Node
     out: fx.Node
@@ -84,11 +78,11 @@ class Site:
     width: Axis
     queries: Axis
     batch: Axis
-    scale: float = 1.0
-    dropout: float = 0.0
-    terms: list[Bias | Mask] = field(default_factory=list)
-    factors: list[Factor] = field(default_factory=list)
-    chain: list[fx.Node] = field(default_factory=list)
+    scale: float
+    dropout: float
+    terms: list[Bias | Mask]
+    factors: list[Value]
+    chain: list[fx.Node]
 
 
 @dataclass
@@ -97,7 +91,7 @@ class Gathered:
 
     scale: float = 1.0
     terms: list[Bias | Mask] = field(default_factory=list)
-    factors: list[Factor] = field(default_factory=list)
+    factors: list[Value] = field(default_factory=list)
 
 
 FORMS = {

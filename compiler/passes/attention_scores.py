@@ -27,7 +27,6 @@ from .attention_parts import (
     SUBTRACT,
     WHERE,
     Bias,
-    Factor,
     Gathered,
     Mask,
     Value,
@@ -71,16 +70,14 @@ def _read_sum(node: fx.Node, layout: Layout, found: Gathered) -> Any:
     times = node.kwargs.get("alpha", node.args[2] if len(node.args) > 2 else 1)
     if not isinstance(times, int | float):
         raise Declined(Reason.SCALE_NOT_CONSTANT, "a factor known only at run time")
-    if not leads_to_product(left) and not leads_to_product(right):
+    from_left, from_right = leads_to_product(left), leads_to_product(right)
+    if not from_left and not from_right:
         text = "what is added to is not a product of queries and keys alone (soft-capping, say)"
         raise Declined(Reason.UNKNOWN_OP, text)
-    inner, other = (left, right) if leads_to_product(left) else (right, left)
-    if inner is right and inner is not left and (subtracts or times != 1):
+    nearer = is_call(right, *PRODUCTS) and not is_call(left, *PRODUCTS)
+    inner, other = (right, left) if nearer or not from_left else (left, right)
+    if inner is not left and (subtracts or times != 1):
         raise Declined(Reason.UNKNOWN_OP, "the scores are subtracted from something")
-    if leads_to_product(left) and leads_to_product(right) and is_call(right, *PRODUCTS):
-        inner, other = (right, left) if not is_call(left, *PRODUCTS) else (left, right)
-        if inner is right and (subtracts or times != 1):
-            raise Declined(Reason.UNKNOWN_OP, "the scores are subtracted from something")
     plain = number(other)
     if plain is not None:
         if not math.isfinite(plain):
@@ -102,9 +99,8 @@ def _read_scale(node: fx.Node, layout: Layout, found: Gathered, facts: Facts) ->
     factor = number(right)
     if factor is None and not divides and number(left) is not None:
         left, right, factor = right, left, number(left)
-    for side in (left, right):
-        if isinstance(side, fx.Node) and side is not left and facts.is_written(side):
-            raise Declined(Reason.MUTATED, "the scale is written in place")
+    if isinstance(right, fx.Node) and right is not left and facts.is_written(right):
+        raise Declined(Reason.MUTATED, "the scale is written in place")
     if factor is not None and isinstance(left, fx.Node):
         if not math.isfinite(factor) or factor <= 0:
             raise Declined(Reason.SCALE_NOT_CONSTANT, f"the scores are scaled by {factor}")
@@ -118,7 +114,7 @@ def _read_scale(node: fx.Node, layout: Layout, found: Gathered, facts: Facts) ->
         raise Declined(Reason.SCALE_NOT_CONSTANT, "the scale is a number known in the call only")
     if divides:
         raise Declined(Reason.SCALE_NOT_CONSTANT, "the scores are divided by a tensor: by zero?")
-    found.factors.append(Factor(term_of(right, node, layout, found)))
+    found.factors.append(term_of(right, node, layout, found))
     return left
 
 

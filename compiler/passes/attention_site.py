@@ -71,14 +71,26 @@ def _read(softmax: fx.Node, facts: Facts) -> Site:
     scores, at = read_scores(as_node(softmax.args[0]), layout, chain, gathered, facts)
     query, key, width = _first_product(scores, at, keys, gathered)
     value, result = _second_product(out, probabilities, keys)
-    batch, queries = _batch_and_queries(scores, at, query, key, value, keys)
-    site = Site(scores, out, query, key, value, result, keys, width, queries, batch)
-    site.scale, site.terms, site.factors = gathered.scale, gathered.terms, gathered.factors
-    site.dropout, site.chain = dropout, chain
-    site.scale *= trace(site.query, facts, scaled=True)
-    site.scale *= trace(site.key, facts, scaled=True)
-    trace(site.value, facts, scaled=False)
-    return site
+    batch, queries = _batch_and_queries(scores, at, key, value, keys)
+    scale = gathered.scale * trace(query, facts, scaled=True) * trace(key, facts, scaled=True)
+    trace(value, facts, scaled=False)
+    return Site(
+        scores,
+        out,
+        query,
+        key,
+        value,
+        result,
+        keys,
+        width,
+        queries,
+        batch,
+        scale,
+        dropout,
+        gathered.terms,
+        gathered.factors,
+        chain,
+    )
 
 
 # --- from the softmax to the product with the values ----------------------------------------------
@@ -163,18 +175,14 @@ def _operand(operand: Operand, named: dict[Any, Axis]) -> Value:
 
 
 def _batch_and_queries(
-    scores: fx.Node, layout: Layout, query: Value, key: Value, value: Value, keys: Axis
+    scores: fx.Node, layout: Layout, key: Value, value: Value, keys: Axis
 ) -> tuple[Axis, Axis]:
-    """The axes that are gone through one by one, and the axis of the queries."""
+    """The axes that are gone through one by one, and the axis of the queries: the last that neither
+    keys nor values have, in a matrix product one of its own two."""
     shared = set(flat(key.layout)) | set(flat(value.layout))
-    product = read_product(scores)
-    own = [axis for axis in layout if atoms(axis) and not set(atoms(axis)) & shared]
+    candidates = layout if is_call(scores, aten.einsum.default) else layout[-2:]
+    own = [axis for axis in candidates if atoms(axis) and not set(atoms(axis)) & shared]
     queries: Axis = own[-1] if own else ()
-    if product.value[-2:] in (("m", "n"),):  # a matrix product says which axis it is
-        at = -2 if query.node is product.left.node else -1
-        if query.node is product.left.node and key.node is product.left.node:
-            at = -2
-        queries = layout[at] if not set(atoms(layout[at])) & shared else ()
     rest = [a for a in flat(layout) if a not in atoms(keys) and a not in atoms(queries)]
     return tuple(rest), queries
 
@@ -233,9 +241,3 @@ def _reaches(start: fx.Node, forward: bool, steps: int = 12) -> bool:
             return True
         front = {n for n in front if (v := fake(n)) is not None and v.dim() >= 2}
     return False
-
-
-KNOWN_FORMS = {
-    "tanh": "soft-capping: the fused kernels of this device cannot say it",
-    "cat": "something is put beside them, an attention sink say: no fused kernel here takes it",
-}

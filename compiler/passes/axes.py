@@ -151,7 +151,7 @@ def before(node: fx.Node, layout: Layout) -> Layout:
 
     What is repeated or broadcast is not in the argument, so its atoms are not in its layout.
     """
-    shape = _shape(node.args[0])
+    shape = shape_of(node.args[0])
     if node.target in SAME_ORDER:
         return regroup(layout, shape)
     if node.target in ORDERS:
@@ -160,7 +160,7 @@ def before(node: fx.Node, layout: Layout) -> Layout:
             source[i] = axis
         return tuple(source)
     if node.target in EXPANDS:
-        return aligned(layout, _shape(node), shape)
+        return aligned(layout, shape_of(node), shape)
     if node.target is aten.repeat.default:
         times: Any = node.args[1]
         if len(times) != len(shape):
@@ -172,7 +172,7 @@ def before(node: fx.Node, layout: Layout) -> Layout:
 def after(node: fx.Node, layout: Layout) -> Layout:
     """The layout of the value of a call whose argument has `layout`."""
     if node.target in SAME_ORDER:
-        return regroup(layout, _shape(node))
+        return regroup(layout, shape_of(node))
     if node.target in ORDERS:
         return tuple(layout[i] for i in _order(node))
     raise Unreadable("it repeats values")
@@ -193,7 +193,7 @@ def aligned(layout: Layout, shape: Sequence[Any], operand: Sequence[Any]) -> Lay
 
 
 def _order(node: fx.Node) -> list[int]:
-    return ORDERS[node.target](len(_shape(node.args[0])), *node.args[1:])
+    return ORDERS[node.target](len(shape_of(node.args[0])), *node.args[1:])
 
 
 def _repeated(axis: Axis, times: Any, size: Any) -> Axis:
@@ -220,7 +220,8 @@ def _before_interleave(node: fx.Node, layout: Layout, shape: Sequence[Any]) -> L
     return tuple(axes)
 
 
-def _shape(node: Any) -> Sequence[Any]:
+def shape_of(node: Any) -> Sequence[Any]:
+    """The shape of what a node gives. Raises Unreadable where it is not one tensor."""
     value = fake(node) if isinstance(node, fx.Node) else None
     if value is None:
         raise Unreadable("it is not one tensor")

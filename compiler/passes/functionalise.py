@@ -17,7 +17,7 @@ from ..options import Options
 from ..report import Reason
 from .contract import Outcome
 
-NAMES = ("add_", "sub_", "mul_", "div_", "masked_fill_", "where_", "clamp_", "neg_", "exp_")
+NAMES = ("add_", "sub_", "mul_", "div_", "masked_fill_", "clamp_", "neg_", "exp_")
 
 
 def _plain_form(target: Any) -> Any:

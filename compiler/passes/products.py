@@ -15,8 +15,8 @@ from typing import Any
 
 from torch import fx
 
-from ..graph import aten, fake
-from .axes import Unreadable, is_one
+from ..graph import aten
+from .axes import Unreadable, is_one, shape_of
 
 PRODUCTS = (
     aten.matmul.default,
@@ -72,7 +72,7 @@ def _matmul(node: fx.Node) -> Product:
     """matmul, bmm, mm and baddbmm: [..., m, c] @ [..., c, n]."""
     added, *factors = node.args if node.target is aten.baddbmm.default else (None, *node.args)
     left, right = factors[:2]
-    shapes = [_shape(left), _shape(right)]
+    shapes = [shape_of(left), shape_of(right)]
     if min(map(len, shapes)) < 2:
         raise Unreadable("a product with a vector")
     rank = max(map(len, shapes)) - 2
@@ -100,7 +100,7 @@ def _einsum(node: fx.Node) -> Product:
         raise Unreadable(f"einsum {equation!r} of {len(list(operands))} operands")  # type: ignore[arg-type]
     inputs, _, value = text.partition("->")
     names = inputs.split(",")
-    shapes = [_shape(o) for o in operands]
+    shapes = [shape_of(o) for o in operands]
     if "." in text:
         names, value = _spell_out(names, value, [len(s) for s in shapes])
     labels: list[list[Label]] = [
@@ -135,10 +135,3 @@ def _node(arg: Any) -> fx.Node:
     if not isinstance(arg, fx.Node):
         raise Unreadable("an operand is not a tensor")
     return arg
-
-
-def _shape(arg: Any) -> Sequence[Any]:
-    value = fake(arg) if isinstance(arg, fx.Node) else None
-    if value is None:
-        raise Unreadable("an operand is not one tensor")
-    return value.shape

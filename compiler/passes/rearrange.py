@@ -18,6 +18,7 @@ from ..facts import Facts
 from ..graph import aten, emit, fake, same_size
 from ..report import Reason
 from .axes import Axis, Layout, atoms, flat, is_one
+from .finite import ZEROS_AND_ONES
 
 
 class Writer:
@@ -38,11 +39,12 @@ class Writer:
         self._known = list(known)
         self._made = {} if made is None else made
         self._mine: dict[fx.Node, Any] = {}
+        self._regions = facts.autocast_region(like)
+        self._gradients = facts.gradient_mode(like)
 
     def call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """A call, its value inferred, its facts known; the one made before if there is one."""
-        state = (self._facts.autocast_region(self._like), self._facts.gradient_mode(self._like))
-        key = (target, _frozen(args), tuple(kwargs.items()), state)
+        key = (target, _frozen(args), tuple(kwargs.items()), self._regions, self._gradients)
         if key in self._made:
             return self._made[key]
         node = self._emit(target, args, kwargs)
@@ -65,7 +67,7 @@ class Writer:
                 self._graph.erase_node(node)
 
     def _emit(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
-        node = emit(self._graph, target, args, kwargs, like=self._like)
+        node = emit(self._graph, target, args, kwargs, like=self._like, regions=self._regions)
         returns = target._schema.returns
         viewed = bool(returns) and returns[0].alias_info is not None
         source = args[0] if viewed and isinstance(args[0], fx.Node) else None
@@ -172,14 +174,9 @@ def _product(axis: Axis) -> Any:
 
 
 FILLED = (
+    *ZEROS_AND_ONES,
     aten.full.default,
-    aten.zeros.default,
-    aten.ones.default,
-    aten.new_zeros.default,
-    aten.new_ones.default,
     aten.new_full.default,
-    aten.zeros_like.default,
-    aten.ones_like.default,
     aten.full_like.default,
 )
 SAME_AXES = (

@@ -14,11 +14,8 @@ from torch import fx
 
 from ..facts import Facts
 from ..graph import aten
-from .subgraph import ancestors, extract, fold_constants, picker, runs_ahead
-
-# A row of the mask whose largest value is farther from zero than this counts as hidden: the fused
-# backward loses about |value| * 2**-24 of each probability in float32.
-LARGEST = 64.0
+from ..operators.mask_plan import LARGEST
+from .subgraph import ancestors, fold_constants, picker, runs_ahead
 
 # A mask that is computed from activations (a bias from queries and keys, say) is not looked at: the
 # prologue would have to run the model.
@@ -55,22 +52,13 @@ class VisibleRows:
 
 
 def every_row_sees_some_key(mask: torch.Tensor) -> bool:
-    """Whether each row [S] of a mask [..., S] has its largest value near zero (and none is NaN)."""
+    """Whether each row [S] of a mask [..., S] has its largest value near zero (within LARGEST), and
+    none is NaN."""
     if mask.numel() == 0:
         return False
     if mask.dtype == torch.bool:
         return bool(mask.any(-1).all())
     return mask.amax(-1).abs().max().item() <= LARGEST  # NaN wins every max and compares false
-
-
-def is_visible_constant(mask: fx.Node, facts: Facts) -> bool:
-    """Whether the mask is the same in all calls, and hides no row: then it is looked at now."""
-    behind = ancestors(mask)
-    if any(n.op != "call_function" for n in behind) or not runs_ahead(behind, facts):
-        return False
-    compute, _ = extract(facts.graph, facts, [mask])
-    with torch.no_grad():
-        return every_row_sees_some_key(*compute())
 
 
 def can_be_derived(mask: fx.Node, facts: Facts) -> bool:

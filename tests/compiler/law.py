@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 
 from formwright.compiler import Reason, Report, collect
@@ -161,3 +162,15 @@ def assert_expected(report: Report, expected: Expected) -> None:
         assert row.sites > row.rewritten == 0
         codes = [expected] if isinstance(expected, Reason) else expected
         assert {d.code for d in row.declined} <= set(codes), row.declined
+
+
+def look_alikes(rows: dict[str, tuple[Callable[..., Any], Expected]]) -> Callable[..., None]:
+    """The test of a table of look-alikes: each is lawful, and reported as its row says."""
+
+    @pytest.mark.parametrize("train", [True, False], ids=["train", "infer"])
+    @pytest.mark.parametrize("name", rows)
+    def test(name: str, train: bool) -> None:
+        function, expected = rows[name]
+        assert_expected(assert_lawful(function, four(4, 4, 4, 4, train=train)), expected)
+
+    return test

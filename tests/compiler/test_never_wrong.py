@@ -272,7 +272,8 @@ def test_gradients_of_rows_that_see_no_key(fill, compile_eager):
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_left_padding_trains_as_in_eager(name, zoo, compile_eager, tensor_of):
-    """Causal and left-padded: the first queries see no key, and here the loss reads them."""
+    """Causal and left-padded: the first queries see no key, and here the loss reads them. In
+    float32 torch's own decomposition of the unfused graph is off by up to 5.4e-5."""
     model, args, kwargs = zoo[name]()
     kwargs["attention_mask"] = kwargs["attention_mask"].flip(1)
     with collect() as report:
@@ -283,7 +284,7 @@ def test_left_padding_trains_as_in_eager(name, zoo, compile_eager, tensor_of):
     mine = torch.autograd.grad(got.square().sum(), weights)
     theirs = torch.autograd.grad(want.square().sum(), weights)
     for g, w in zip(mine, theirs, strict=True):
-        assert (g - w).abs().max() <= 1e-4 * max(1.0, w.abs().max().item())
+        assert (g - w).abs().max() <= 6e-5 * max(1.0, w.abs().max().item())
     assert report.row("fuse_attention").rewritten == 2
     assert [v.name for v in report.variants] == ["general"]
 
