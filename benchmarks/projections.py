@@ -9,10 +9,10 @@ Shapes: M rows, D wide in; D, D, D out with biases (qkv), D, D/4, D/4 (gqa), 4D,
 `inference` takes W as an input, as a hoisted weight is; `training` concatenates in the graph and
 differentiates; `block` is inference with what reads the pieces, attention or silu(gate) * up.
 A cell is the time apart over the time merged (above 1: merged is faster) as the median of
-interleaved rounds, with its quartiles; a round takes the quickest call of some milliseconds of
-each, because on a shared machine the two threads of a call wait for each other's time slices.
-A cell whose quartiles lie more than a tenth apart is measured again, and the quickest try is kept:
-other load only adds time.
+interleaved rounds, with its quartiles. A round in which one of our threads had to wait for a
+processor is taken again: the threads of a call wait for each other, so other load does not slow a
+call down by its share but by whole time slices. Where that does not help the cell stays empty;
+start the benchmark again when the machine is quieter.
 Cells already in docs/measurements/projections.json, of this machine, are kept unless --again.
 The rule of compiler/passes/merge_projections.py is read off that file.
 """
@@ -20,6 +20,7 @@ The rule of compiler/passes/merge_projections.py is read off that file.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -36,7 +37,7 @@ from rich.progress import track
 from torch.nn import functional as F
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "measurements" / "projections.json"
-THREADS, ROUNDS, BLOCK_S, TRIES = 2, 9, 0.02, 3
+THREADS, ROUNDS, BLOCK_S, PATIENCE_S = 2, 9, 0.006, 2.0
 MOST = 2**33  # multiply-adds of a cell: beyond, a round takes too long
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 WIDTHS = {
@@ -126,33 +127,25 @@ def _compiled(function: Callable[..., Any], target: str) -> Callable[..., Any]:
 # --- how it is timed ------------------------------------------------------------------------------
 
 
-def measure(cell: Cell) -> dict[str, float]:
+def measure(cell: Cell) -> dict[str, float] | None:
+    """The numbers of a cell; None where the machine is too busy."""
     torch.compiler.reset()
     apart, merged = runs(cell)
+    times: list[tuple[float, float]] = []
     with torch.set_grad_enabled(cell[1] == "training"):
-        for _ in range(3):
-            apart(), merged()
-        tries = []
-        while len(tries) < TRIES:
-            tries.append(_rounds(apart, merged))
-            if _spread(tries[-1]) <= 0.1:
-                break
-    return min(tries, key=lambda found: found["apart_us"] + found["merged_us"])
-
-
-def _spread(found: dict[str, float]) -> float:
-    return (found["high"] - found["low"]) / found["ratio"]
-
-
-def _rounds(apart: Callable[[], Any], merged: Callable[[], Any]) -> dict[str, float]:
-    times = []
-    for i in range(ROUNDS):
-        if i % 2:
-            first = _microseconds(apart)
-            times.append((first, _microseconds(merged)))
-        else:
-            second = _microseconds(merged)
-            times.append((_microseconds(apart), second))
+        apart(), merged()
+        started = time.monotonic()
+        apart(), merged()
+        now = time.monotonic()
+        end = now + PATIENCE_S + 10 * ROUNDS * (now - started)
+        while len(times) < ROUNDS:
+            if time.monotonic() > end:
+                return None
+            order = (apart, merged) if len(times) % 2 else (merged, apart)
+            waited = _waited()
+            found = {run: _microseconds(run) for run in order}
+            if _waited() - waited <= 0.02 * 2 * BLOCK_S:
+                times.append((found[apart], found[merged]))
     low, ratio, high = statistics.quantiles([a / m for a, m in times], n=4)
     return {
         "apart_us": round(statistics.median(a for a, _ in times), 1),
@@ -164,13 +157,22 @@ def _rounds(apart: Callable[[], Any], merged: Callable[[], Any]) -> dict[str, fl
 
 
 def _microseconds(run: Callable[[], Any]) -> float:
-    """The quickest of the calls that fit into some milliseconds; the first finds cold caches."""
+    """The median of the calls that fit into some milliseconds; the first finds cold caches."""
     run()
-    best, end = float("inf"), time.perf_counter() + BLOCK_S
-    while (started := time.perf_counter()) < end:
+    calls, end = [], time.perf_counter() + BLOCK_S
+    while (started := time.perf_counter()) < end or not calls:
         run()
-        best = min(best, time.perf_counter() - started)
-    return best * 1e6
+        calls.append(time.perf_counter() - started)
+    return statistics.median(calls) * 1e6
+
+
+def _waited() -> float:
+    """Seconds that the threads of this process have waited for a processor so far (Linux)."""
+    total = 0
+    for path in Path("/proc/self/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            total += int(path.read_text().split()[1])
+    return total / 1e9
 
 
 # --- the file -------------------------------------------------------------------------------------
@@ -187,24 +189,24 @@ def machine() -> dict[str, Any]:
     }
 
 
-def known() -> dict[Cell, dict[str, float]]:
+def known(out: Path) -> dict[Cell, dict[str, float]]:
     """The cells in the file, if it was written on this kind of machine."""
-    if not OUT.exists():
+    if not out.exists():
         return {}
-    data = json.loads(OUT.read_text(encoding="utf-8"))
+    data = json.loads(out.read_text(encoding="utf-8"))
     if data["machine"] != machine():
         return {}
     names = data["columns"]
     return {tuple(row[:6]): dict(zip(names[6:], row[6:], strict=True)) for row in data["cells"]}
 
 
-def save(found: dict[Cell, dict[str, float]]) -> None:
+def save(found: dict[Cell, dict[str, float]], out: Path) -> None:
     numbers = ("apart_us", "merged_us", "ratio", "low", "high")
     columns = ["target", "mode", "dtype", "shape", "width", "rows", *numbers]
     head = json.dumps({"machine": machine(), "rounds": ROUNDS, "columns": columns}, indent=1)
     rows = [json.dumps([*cell, *(v[n] for n in numbers)]) for cell, v in sorted(found.items())]
     text = head[:-2] + ',\n "cells": [\n  ' + ",\n  ".join(rows) + "\n ]\n}\n"
-    OUT.write_text(text, encoding="utf-8")
+    out.write_text(text, encoding="utf-8")
 
 
 def main() -> None:
@@ -212,16 +214,21 @@ def main() -> None:
     parser.add_argument("--target", nargs="+", default=["plain", "inductor"])
     parser.add_argument("--mode", nargs="+", default=list(WIDTHS), choices=list(WIDTHS))
     parser.add_argument("--again", action="store_true", help="measure known cells anew")
+    parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
     torch.set_num_threads(THREADS)
-    found = known()
+    found = known(given.out)
     wanted = [c for c in cells(given.target, given.mode) if given.again or c not in found]
-    for i, cell in enumerate(track(wanted, "measuring", console=Console(stderr=True))):
-        found[cell] = measure(cell)
-        if i % 20 == 19:
-            save(found)
-    save(found)
-    for cell in cells(given.target, given.mode):
+    busy = 0
+    for cell in track(wanted, "measuring", console=Console(stderr=True)):
+        numbers = measure(cell) if busy < 5 else None
+        busy = 0 if numbers is not None else busy + 1
+        if numbers is not None:
+            found[cell] = numbers
+            save(found, given.out)
+    if busy >= 5:
+        print("the machine is too busy: the rest is left for another time")
+    for cell in (c for c in cells(given.target, given.mode) if c in found):
         v = found[cell]
         print(*cell, f"{v['ratio']:.2f} [{v['low']:.2f}-{v['high']:.2f}] {v['apart_us']:.0f} us")
 

@@ -31,6 +31,7 @@ from .passes.dead_code import remove_dead_code
 from .passes.functionalise import functionalise
 from .passes.hoist_weights import hoist_weights
 from .passes.identities import remove_identities
+from .passes.merge_projections import merge_projections
 from .report import Report, describe
 
 PASSES: tuple[Pass, ...] = (
@@ -39,6 +40,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("remove_identities", remove_identities),
     Pass("fuse_attention", fuse_attention, fuse_attention_by_call, lambda o: o.attention),
     Pass("remove_dead_code", remove_dead_code),
+    Pass("merge_projections", speculate=merge_projections),
     Pass("hoist_weights", speculate=hoist_weights),
 )
 

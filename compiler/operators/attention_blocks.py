@@ -17,7 +17,7 @@ import torch
 
 from .mask_plan import EXACT, NAN, PLAIN
 
-ROWS = 256  # queries of a block that is cut out of a band
+ROWS = 128  # queries of a block that is cut out of a band: measured, 64 to 512
 SHORTEST = 64  # a run of queries that is worth a block of its own
 OVERHEAD = 4096  # what starting a block costs, in query-key pairs
 WORTH = 0.85  # of the whole rectangle: more than this is not worth cutting
