@@ -80,14 +80,17 @@ def _look(
 
 def _of_mask(visible: torch.Tensor, records: bool) -> torch.Tensor:
     """Plan rows [L, 3] of a boolean mask [L, S]."""
-    s = visible.shape[-1]
-    as_bytes = visible.to(torch.uint8)
-    first = as_bytes.argmax(-1)
-    last = s - as_bytes.flip(-1).argmax(-1)
+    first = _first(visible)
+    last = visible.shape[-1] - _first(visible.flip(-1))
     seen = visible.sum(-1)
     kind = torch.where(seen == last - first, PLAIN, BIASED)
     kind = torch.where(seen == 0, EXACT, kind)
     return torch.stack([first, last, kind], -1).to(torch.int32)
+
+
+def _first(visible: torch.Tensor) -> torch.Tensor:
+    """The first True of each row, 0 if there is none. NumPy stops at it; torch reads every byte."""
+    return torch.from_numpy(visible.numpy().argmax(-1))
 
 
 def _of_bias(bias: torch.Tensor, records: bool) -> torch.Tensor:
