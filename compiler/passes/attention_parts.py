@@ -28,7 +28,12 @@ MULTIPLY = (aten.mul.Tensor, aten.mul.Scalar)
 DIVIDE = (aten.div.Tensor, aten.div.Scalar)
 ADD = (aten.add.Tensor, aten.add.Scalar)
 SUBTRACT = (aten.sub.Tensor, aten.sub.Scalar)
-WHERE = (aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf)
+WHERE = (
+    aten.where.self,
+    aten.where.Scalar,
+    aten.where.ScalarOther,
+    aten.where.ScalarSelf,
+)
 FILL = (aten.masked_fill.Scalar, aten.masked_fill.Tensor)
 
 # A fill from here on may hide its key: exp(fill - score) is zero in every dtype unless the scores
