@@ -135,7 +135,7 @@ def _build(graph: fx.Graph, site: Site, call: Shared) -> None:
     groups = _groups(site)
     try:
         query, key, value = _operands(site, write, groups, facts)
-        masking = read_masking(site, write, groups.scores, facts, call.by_call)
+        masking = read_masking(site, write, groups.scores, facts)
         _note_dtypes(masking, query)
         fused = fused_call(site, (query, key, value), masking, write, call)
         new = write.from_groups(fused, groups.result, site.result)

@@ -20,13 +20,12 @@ from torch import fx
 
 from ..errors import Declined
 from ..facts import Facts
-from ..graph import aten, is_call, is_symbolic
+from ..graph import aten, is_symbolic
 from ..operators.mask_plan import EXACT, HIDES, PLAIN, mask_plan
 from ..report import Reason
-from .attention_parts import FILL, WHERE, Bias, Mask, Site, Value, value_of
-from .attention_scores import constant_of
+from .attention_parts import Bias, Site, Value, value_of
 from .attention_site import trace
-from .axes import Axis, aligned
+from .axes import Axis
 from .rearrange import Writer
 from .subgraph import ancestors, extract, runs_ahead
 
@@ -48,15 +47,10 @@ class Masking:
         return [n for n in (self.bias, self.mask) if n is not None]
 
 
-def read_masking(
-    site: Site, write: Writer, groups: Sequence[Axis], facts: Facts, by_call: bool
-) -> Masking:
-    """The terms of a site, innermost first, made one. Raises Declined where that is not exact.
-    `by_call`: masks are looked at in each call, so the smallest form of them is best."""
+def read_masking(site: Site, write: Writer, groups: Sequence[Axis], facts: Facts) -> Masking:
+    """The terms of a site, innermost first, made one. Raises Declined where that is not exact."""
     found = Masking(dtype=value_of(site.scores).dtype)
     for term in reversed(site.terms):
-        if isinstance(term, Bias) and by_call and not facts.records_gradients:
-            term = _as_mask(term, facts) or term
         node = _placed(term.value, write, groups, facts)
         if isinstance(term, Bias):
             if found.mask is not None:
@@ -80,35 +74,6 @@ def _placed(value: Value, write: Writer, groups: Sequence[Axis], facts: Facts) -
     if not facts.is_written(value.node):
         value = Value(*write.narrow(value.node, value.layout))
     return write.to_groups(value.node, value.layout, groups, whole=(3,))
-
-
-ZEROS = (aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default)
-
-
-def _as_mask(term: Bias, facts: Facts) -> Mask | None:
-    """A bias that is zero or a number that hides is a mask: a quarter of the memory, and quicker
-    to look at. In training it stays a bias: where it hides all keys, gradients pass through it."""
-    found = Value(term.value.node, term.value.layout)
-    trace(found, facts, scaled=False)
-    node = found.node
-    if not is_call(node, *WHERE, *FILL) or facts.is_written(node):
-        return None
-    filled = is_call(node, *FILL)
-    condition, visible, hidden = node.args[:3] if not filled else (node.args[1], *node.args[::2])
-    hides = filled
-    if not filled and _zero_or(visible, facts) != 0:
-        visible, hidden, hides = hidden, visible, True
-    if not isinstance(condition, fx.Node) or facts.is_written(condition):
-        return None
-    fill = constant_of(hidden, facts)
-    if _zero_or(visible, facts) != 0 or fill is None or not fill * term.times <= HIDES:
-        return None
-    layout = aligned(found.layout, value_of(node).shape, value_of(condition).shape)
-    return Mask(Value(condition, layout), hides, fill * term.times)
-
-
-def _zero_or(arg: Any, facts: Facts) -> float | None:
-    return 0.0 if is_call(arg, *ZEROS) and not facts.is_written(arg) else constant_of(arg, facts)
 
 
 def _add(found: Masking, node: fx.Node, term: Bias, write: Writer) -> None:

@@ -5,8 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from formwright.compiler import Reason, collect
-from formwright.compiler.operators import MASK_PLAN
-from formwright.compiler.passes.attention import fuse_attention, fuse_attention_by_call
+from formwright.compiler.passes.attention import fuse_attention
 from formwright.compiler.testing import assert_declines, capture_call, run_pass
 
 B, H, L, S, K = 2, 3, 5, 5, 8
@@ -120,40 +119,13 @@ def test_autocast_that_would_cast_the_mask_is_declined():
     assert_declines(fuse_attention, before, *qkv(grad=False), keep, code=Reason.AUTOCAST)
 
 
-def _masks_read(before, *inputs):
-    """The (bias, mask) dtypes that the plans of the graph are made of."""
-    captured, _ = capture_call(before, *inputs)
-    run_pass(fuse_attention_by_call, captured.module)
-    plans = captured.module.graph.find_nodes(op="call_function", target=MASK_PLAN)
-    return [tuple(a and a.meta["val"].dtype for a in plan.args[:2]) for plan in plans]
-
-
 LOWEST = torch.finfo(torch.float32).min
-BIASES_THAT_HIDE = {
+SPELLINGS = {
     "where of two numbers": lambda keep: torch.where(keep, 0.0, LOWEST),
     "where, the other way round": lambda keep: torch.where(~keep, LOWEST, 0.0),
     "where of zeros": lambda keep: torch.where(keep, torch.zeros(L, S), float("-inf")),
     "filled zeros": lambda keep: torch.zeros(L, S).masked_fill(~keep, -1e38),
     "broadcast": lambda keep: torch.where(keep, 0.0, LOWEST)[None, None].expand(B, 1, L, S),
-}
-
-
-@pytest.mark.parametrize("spelling", BIASES_THAT_HIDE)
-def test_a_bias_that_only_hides_is_read_as_a_mask(spelling, compile_eager):
-    hide = BIASES_THAT_HIDE[spelling]
-
-    def before(q, k, v, keep):
-        return mask_of_the_caller(q, k, v, hide(keep))
-
-    for last in (True, False):  # the last query sees a key, or none
-        keep = torch.ones(L, S, dtype=torch.bool).tril()
-        keep[-1] &= last
-        given = (*qkv(grad=False), keep)
-        assert _masks_read(before, *given) == [(None, torch.bool)]
-        torch.testing.assert_close(compile_eager(before)(*given), before(*given), equal_nan=True)
-
-
-NO_MASKS = {
     "visible scores are moved": lambda keep: torch.where(keep, 1.0, LOWEST),
     "hidden scores are only lowered": lambda keep: torch.where(keep, 0.0, -1e5),
     "hidden scores are raised": lambda keep: torch.where(keep, 0.0, 1e38),
@@ -161,23 +133,17 @@ NO_MASKS = {
 }
 
 
-@pytest.mark.parametrize("spelling", NO_MASKS)
-def test_another_bias_stays_a_bias(spelling, compile_eager):
-    bias = NO_MASKS[spelling]
-
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_mask_of_the_caller_made_a_bias(spelling, compile_eager):
     def before(q, k, v, keep):
-        return mask_of_the_caller(q, k, v, bias(keep))
+        return mask_of_the_caller(q, k, v, SPELLINGS[spelling](keep))
 
-    given = (*qkv(grad=False), torch.ones(L, S, dtype=torch.bool).tril())
-    assert _masks_read(before, *given) == [(torch.float32, None)]
-    torch.testing.assert_close(compile_eager(before)(*given), before(*given), equal_nan=True)
+    with collect() as report:
+        compiled = compile_eager(before)
+        for last in (True, False):  # the last query sees a key, or none
+            keep = torch.ones(L, S, dtype=torch.bool).tril()
+            keep[-1] &= last
+            given = (*qkv(grad=False), keep)
+            torch.testing.assert_close(compiled(*given), before(*given), equal_nan=True)
 
-
-def test_in_training_it_stays_a_bias():
-    """Where it hides all keys the scores still get a gradient, as they do in eager."""
-
-    def before(q, k, v, keep):
-        return mask_of_the_caller(q, k, v, torch.where(keep, 0.0, LOWEST))
-
-    keep = torch.ones(L, S, dtype=torch.bool).tril()
-    assert _masks_read(before, *qkv(), keep) == [(torch.float32, None)]
+    assert report.row("fuse_attention").rewritten == 1
