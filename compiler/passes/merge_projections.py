@@ -27,7 +27,6 @@ from ..graph import (
     aten,
     copy_graph,
     decline,
-    emit,
     fake,
     is_call,
     is_symbolic,
@@ -40,7 +39,8 @@ from ..report import Reason
 from ..torch_compat import OpOverload
 from .contract import Outcome
 from .hoist_weights import hoist_weights
-from .subgraph import extract
+from .rearrange import Writer
+from .subgraph import extract, prepared_input
 
 MEASURED = "docs/measurements/projections.json"
 
@@ -184,17 +184,13 @@ def _bias(linear: fx.Node) -> fx.Node | None:
 
 
 # --- build ----------------------------------------------------------------------------------------
+
+
 def _build(graph: fx.Graph, group: list[fx.Node], facts: Facts) -> list[fx.Node]:
     """Let the readers read pieces of one linear in place of `group`; the merged weight, and the
     merged bias if there is one. Raises Declined, the graph as it was, if a reader could tell."""
-    first, new = group[0], []
-
-    def call(target: OpOverload, *args: object, viewed: fx.Node | None = None) -> fx.Node:
-        node = emit(graph, target, args, like=first)
-        facts.add(node, first, viewed)
-        new.append(node)
-        return node
-
+    first = group[0]
+    call = (write := Writer(graph, facts, first)).new
     x, weights = first.args[0], [n.args[1] for n in group]
     merged = [call(aten.cat.default, weights)]
     if any(map(_bias, group)):
@@ -208,13 +204,12 @@ def _build(graph: fx.Graph, group: list[fx.Node], facts: Facts) -> list[fx.Node]
     pieces, start = [], 0
     for node in group:
         end = start + node.meta["val"].shape[-1]
-        pieces.append(call(aten.slice.Tensor, y, -1, start, end, viewed=y))
+        pieces.append(call(aten.slice.Tensor, y, -1, start, end))
         start = end
     try:
         _hand_on(group, pieces, facts)
     except Declined:
-        for node in reversed(new):
-            graph.erase_node(node)
+        write.discard()
         raise
     for node, piece in zip(group, pieces, strict=True):
         node.replace_all_uses_with(piece)
@@ -273,9 +268,7 @@ def _prepare(graph: fx.Graph, made: list[fx.Node], facts: Facts) -> MergedWeight
     compute, positions = extract(graph, facts, made)
     last = facts.inputs[-1]
     for i, node in enumerate(made):
-        with graph.inserting_after(last):
-            last = graph.placeholder(f"merged_{i}")
-        last.meta = {"val": node.meta["val"].detach(), "weight": True}
+        last = prepared_input(graph, node, f"merged_{i}", last)
         zeros = [n for n in node.all_input_nodes if n.op == "call_function"]
         node.replace_all_uses_with(last)
         for unused in (node, *zeros):

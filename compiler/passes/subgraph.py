@@ -59,6 +59,14 @@ def extract(
     return fx.GraphModule({}, part), [facts.inputs.index(n) for n in inputs]
 
 
+def prepared_input(graph: fx.Graph, node: fx.Node, name: str, after: fx.Node) -> fx.Node:
+    """A new input, behind the input `after`, that will hold the value of `node`, detached."""
+    with graph.inserting_after(after):
+        made = graph.placeholder(name)
+    made.meta = {"val": node.meta["val"].detach(), "weight": True}
+    return made
+
+
 def picker(positions: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
     """What picks the inputs at `positions` out of all, as a tuple, as fast as Python can."""
     pick: Any = operator.itemgetter(*positions)
