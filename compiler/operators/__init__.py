@@ -2,6 +2,8 @@
 
     formwright::attention    masked attention that skips what the mask hides      attention.py
     formwright::mask_plan    which keys each query sees, as intervals             mask_plan.py
+    formwright::token_rows   the real tokens of a padded batch                    token_rows.py
+    formwright::varlen_attention    attention of packed sequences          varlen_attention.py
 
 They run on the CPU. They must not know graphs or passes.
 """
@@ -10,8 +12,21 @@ import torch
 
 from .attention import attention
 from .mask_plan import mask_plan
+from .token_rows import token_rows
+from .varlen_attention import varlen_attention
 
 ATTENTION = torch.ops.formwright.attention.default
 MASK_PLAN = torch.ops.formwright.mask_plan.default
+TOKEN_ROWS = torch.ops.formwright.token_rows.default
+VARLEN_ATTENTION = torch.ops.formwright.varlen_attention.default
 
-__all__ = ["ATTENTION", "MASK_PLAN", "attention", "mask_plan"]
+__all__ = [
+    "ATTENTION",
+    "MASK_PLAN",
+    "TOKEN_ROWS",
+    "VARLEN_ATTENTION",
+    "attention",
+    "mask_plan",
+    "token_rows",
+    "varlen_attention",
+]

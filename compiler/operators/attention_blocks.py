@@ -65,9 +65,9 @@ def _blocks(
     per_sequence = np.broadcast_to(_over_heads(rows), (shape[0], length, 3))
     alike = bool((per_sequence == per_sequence[:1]).all())
     if alike:
-        return tuple(_of_rows(per_sequence[0], slice(None), keys))
+        return tuple(of_rows(per_sequence[0], slice(None), keys))
     found = [
-        block for b in range(batch) for block in _of_rows(per_sequence[b], slice(b, b + 1), keys)
+        block for b in range(batch) for block in of_rows(per_sequence[b], slice(b, b + 1), keys)
     ]
     if any(block.kind is Kind.FORMULA for block in found):
         return tuple(found)
@@ -88,7 +88,7 @@ def _over_heads(rows: Any) -> Any:
     return merged
 
 
-def _of_rows(plan: Any, batch: slice, keys: int) -> list[Block]:
+def of_rows(plan: Any, batch: slice, keys: int) -> list[Block]:
     """The blocks of sequences that share one plan [L, 3]."""
     length = len(plan)
     if (plan[:, 1] == NAN).any():  # 0 * NaN is NaN: later layers read it even where it is hidden
