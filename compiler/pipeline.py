@@ -32,6 +32,7 @@ from .passes.functionalise import functionalise
 from .passes.hoist_weights import hoist_weights
 from .passes.identities import remove_identities
 from .passes.merge_projections import merge_projections
+from .passes.remove_padding import remove_padding
 from .report import Report, describe
 
 PASSES: tuple[Pass, ...] = (
@@ -39,6 +40,8 @@ PASSES: tuple[Pass, ...] = (
     Pass("functionalise", functionalise),
     Pass("remove_identities", remove_identities),
     Pass("fuse_attention", fuse_attention, fuse_attention_by_call, lambda o: o.attention),
+    Pass("remove_dead_code", remove_dead_code),
+    Pass("remove_padding", speculate=remove_padding, wanted=lambda o: o.padding != "off"),
     Pass("remove_dead_code", remove_dead_code),
     Pass("merge_projections", speculate=merge_projections),
     Pass("hoist_weights", speculate=hoist_weights),

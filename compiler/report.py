@@ -49,6 +49,10 @@ class Reason(StrEnum):
     NOT_WORTH_IT = "not_worth_it"
     ALIASES_OUTPUT = "aliases_output"
     TRAINING = "training"
+    NO_PADDING = "no_padding"
+    PADDING_READ = "padding_read"
+    AXES = "axes"
+    DEVICE = "device"
 
 
 @dataclass(frozen=True)

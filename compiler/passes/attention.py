@@ -242,33 +242,13 @@ def _replace(graph: fx.Graph, out: fx.Node, new: fx.Node, whole: bool, facts: Fa
     out.replace_all_uses_with(new)
     if saved or not _hand_on(new, before, whole, facts):
         read = list(new.users)
-        copy = _copy_like(before, new, Writer(graph, facts, out))
+        copy = Writer(graph, facts, out).like(new, before)
         copy.meta["val"] = before  # so all that is known of the readers stays true
         facts.adopt(copy, out)
         new.replace_all_uses_with(copy, delete_user_cb=lambda user: user in read)
         new = copy
     graph.erase_node(out)
     new._rename(name)
-
-
-def _hint(size: object) -> int | None:
-    """The number that a size has in the call that is compiled for; None if nobody knows it."""
-    hint: int | None = size.node.hint if isinstance(size, torch.SymInt) else size  # type: ignore[assignment]
-    return hint
-
-
-def _copy_like(before: torch.Tensor, new: fx.Node, write: Writer) -> fx.Node:
-    """`new` in memory of its own, laid out as `before` is: densely, its axes in some order."""
-    axes = range(before.dim())
-    strides = [_hint(n) for n in before.stride()]
-    order = list(axes)
-    if None not in strides:
-        order = sorted(axes, key=lambda i: strides[i] or 0, reverse=True)
-    if order == list(axes):
-        return write.new(aten.clone.default, new, memory_format=torch.contiguous_format)
-    dense = write.new(aten.permute.default, new, order)
-    dense = write.new(aten.clone.default, dense, memory_format=torch.contiguous_format)
-    return write.new(aten.permute.default, dense, [order.index(i) for i in axes])
 
 
 def _hand_on(fused: fx.Node, before: torch.Tensor, whole: bool, facts: Facts) -> bool:

@@ -33,7 +33,7 @@ from .attention_mask import (
 from .attention_parts import HIDES_UNCHECKED, Site, value_of
 from .finite import is_finite
 from .rearrange import Writer
-from .visible_rows import can_be_derived
+from .subgraph import can_be_derived
 
 UNPROVEN = (
     "a query may see no key: with -inf its row would be NaN before and not after, and its gradient "

@@ -60,6 +60,14 @@ def flat(layout: Layout) -> Axis:
     return tuple(a for axis in layout for a in atoms(axis))
 
 
+def extent(axis: Axis) -> Any:
+    """The size of an axis."""
+    size: Any = 1
+    for atom in axis:
+        size = atom.size if isinstance(size, int) and size == 1 else size * atom.size
+    return size
+
+
 def regroup(layout: Layout, shape: Sequence[Any]) -> Layout:
     """The layout of a value of `shape` that holds the same elements in the same row-major order.
 

@@ -17,7 +17,7 @@ from ..options import Options
 from ..prepared import PreparedWeights
 from ..report import Decline, Reason
 from .contract import Outcome
-from .subgraph import ancestors, extract, prepared_input
+from .subgraph import ancestors, extract, derived_input
 
 # A hoisted value this much larger than what it is computed from costs more to read than to make.
 LARGEST_GROWTH = 4
@@ -106,7 +106,7 @@ def _cut(graph: fx.Graph, chosen: list[fx.Node], facts: Facts) -> PreparedWeight
     needed = {n for c in chosen for n in ancestors(c)}
     last_input = facts.inputs[-1]
     for i, node in enumerate(chosen):
-        prepared = prepared_input(graph, node, f"prepared_{i}", last_input)
+        prepared = derived_input(graph, node, f"prepared_{i}", last_input, weight=True)
         node.replace_all_uses_with(
             prepared, delete_user_cb=lambda user: user not in needed or user in chosen
         )

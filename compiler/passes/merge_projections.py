@@ -40,7 +40,7 @@ from ..torch_compat import OpOverload
 from .contract import Outcome
 from .hoist_weights import hoist_weights
 from .rearrange import Writer
-from .subgraph import extract, prepared_input
+from .subgraph import extract, derived_input
 
 MEASURED = "docs/measurements/projections.json"
 
@@ -268,7 +268,7 @@ def _prepare(graph: fx.Graph, made: list[fx.Node], facts: Facts) -> MergedWeight
     compute, positions = extract(graph, facts, made)
     last = facts.inputs[-1]
     for i, node in enumerate(made):
-        last = prepared_input(graph, node, f"merged_{i}", last)
+        last = derived_input(graph, node, f"merged_{i}", last, weight=True)
         zeros = [n for n in node.all_input_nodes if n.op == "call_function"]
         node.replace_all_uses_with(last)
         for unused in (node, *zeros):

@@ -17,7 +17,7 @@ from ..errors import Declined
 from ..facts import Facts
 from ..graph import aten, emit, fake, same_size
 from ..report import Reason
-from .axes import Axis, Layout, atoms, flat, is_one
+from .axes import Axis, Layout, atoms, extent, flat, is_one
 from .finite import ZEROS_AND_ONES
 
 
@@ -84,6 +84,20 @@ class Writer:
         self._mine[item] = None
         return item
 
+    def like(self, node: fx.Node, before: torch.Tensor) -> fx.Node:
+        """`node` in memory of its own, laid out as `before` is: densely, its axes in some order."""
+        axes = range(before.dim())
+        strides = [_hint(n) for n in before.stride()]
+        order = list(axes)
+        if None not in strides:
+            order = sorted(axes, key=lambda i: strides[i] or 0, reverse=True)
+        dense = torch.contiguous_format
+        if order == list(axes):
+            return self.new(aten.clone.default, node, memory_format=dense)
+        turned = self.new(aten.permute.default, node, order)
+        turned = self.new(aten.clone.default, turned, memory_format=dense)
+        return self.new(aten.permute.default, turned, [order.index(i) for i in axes])
+
     def sizes(self, shape: Sequence[Any]) -> list[Any]:
         """Sizes as arguments of a call: numbers, or calls that ask a known value."""
         return [n if isinstance(n, int) else self._ask(n) for n in map(_as_int, shape)]
@@ -112,7 +126,7 @@ class Writer:
         ]
         order = [a for g in parts for a in g if a in have]
         if order == list(have) and len(order) == sum(map(len, parts)):
-            return self._view(node, [_product(g) for g in parts], copies=True)
+            return self._view(node, [extent(g) for g in parts], copies=True)
         node = self._view(node, [a.size for a in have])
         if order != list(have):
             node = self.call(aten.permute.default, node, [have.index(a) for a in order])
@@ -121,7 +135,7 @@ class Writer:
             node = self._view(node, spread)
             full = self.sizes([a.size for g in parts for a in g])
             node = self.call(aten.expand.default, node, full)
-        return self._view(node, [_product(g) for g in parts], copies=True)
+        return self._view(node, [extent(g) for g in parts], copies=True)
 
     def from_groups(self, node: fx.Node, groups: Sequence[Axis], layout: Layout) -> fx.Node:
         """The inverse: a value with one axis per group in the wanted layout."""
@@ -130,10 +144,10 @@ class Writer:
         if set(order) != set(have):
             raise Declined(Reason.SHAPES, "the result has other axes than attention gives")
         if order == have:
-            return self._view(node, [_product(atoms(axis)) for axis in layout], copies=True)
+            return self._view(node, [extent(atoms(axis)) for axis in layout], copies=True)
         node = self._view(node, [a.size for a in have])
         node = self.call(aten.permute.default, node, [have.index(a) for a in order])
-        return self._view(node, [_product(atoms(axis)) for axis in layout], copies=True)
+        return self._view(node, [extent(atoms(axis)) for axis in layout], copies=True)
 
     def _view(self, node: fx.Node, shape: Sequence[Any], copies: bool = False) -> fx.Node:
         value = fake(node)
@@ -155,6 +169,12 @@ class Writer:
         return node, tuple(axes)
 
 
+def _hint(size: object) -> int | None:
+    """The number that a size has in the call that is compiled for; None if nobody knows it."""
+    hint: int | None = size.node.hint if isinstance(size, torch.SymInt) else size  # type: ignore[assignment]
+    return hint
+
+
 def _as_int(size: Any) -> Any:
     """A symbolic size that is always the same number, as that number."""
     plain = size.node.maybe_as_int() if isinstance(size, torch.SymInt) else size
@@ -164,13 +184,6 @@ def _as_int(size: Any) -> Any:
 def _frozen(arg: Any) -> Any:
     """An argument as a key of a dictionary."""
     return tuple(map(_frozen, arg)) if isinstance(arg, list | tuple) else arg
-
-
-def _product(axis: Axis) -> Any:
-    size: Any = 1
-    for atom in axis:
-        size = atom.size if isinstance(size, int) and size == 1 else size * atom.size
-    return size
 
 
 FILLED = (

@@ -13,6 +13,23 @@ import torch
 from torch import fx
 
 from ..facts import Facts, is_pure
+from ..graph import aten
+
+
+# What is computed from activations (a bias from queries and keys, say) is not run ahead: the
+# prologue would have to run the model.
+HEAVY = (
+    aten.matmul.default,
+    aten.mm.default,
+    aten.bmm.default,
+    aten.linear.default,
+    aten.addmm.default,
+    aten.baddbmm.default,
+    aten.einsum.default,
+    aten.layer_norm.default,
+    aten.softmax.int,
+    aten.scaled_dot_product_attention.default,
+)
 
 
 def ancestors(node: fx.Node) -> list[fx.Node]:
@@ -40,6 +57,18 @@ def runs_ahead(nodes: Iterable[fx.Node], facts: Facts) -> bool:
     )
 
 
+def is_cheap_ahead(node: fx.Node, facts: Facts) -> bool:
+    """Whether the prologue can compute this value without running the model."""
+    behind = ancestors(node)
+    return runs_ahead(behind, facts) and not any(n.target in HEAVY for n in behind)
+
+
+def can_be_derived(mask: fx.Node, facts: Facts) -> bool:
+    """Whether the prologue can compute this mask cheaply, and from the inputs: another in each
+    call."""
+    return is_cheap_ahead(mask, facts) and any(n.op == "placeholder" for n in ancestors(mask))
+
+
 def extract(
     graph: fx.Graph, facts: Facts, wanted: Sequence[fx.Node]
 ) -> tuple[fx.GraphModule, list[int]]:
@@ -59,11 +88,14 @@ def extract(
     return fx.GraphModule({}, part), [facts.inputs.index(n) for n in inputs]
 
 
-def prepared_input(graph: fx.Graph, node: fx.Node, name: str, after: fx.Node) -> fx.Node:
-    """A new input, behind the input `after`, that will hold the value of `node`, detached."""
+def derived_input(
+    graph: fx.Graph, node: fx.Node, name: str, after: fx.Node, *, weight: bool = False
+) -> fx.Node:
+    """A new input, behind the input `after`, that will hold the value of `node`, detached.
+    `weight`: it stays the same from call to call."""
     with graph.inserting_after(after):
         made = graph.placeholder(name)
-    made.meta = {"val": node.meta["val"].detach(), "weight": True}
+    made.meta = {"val": node.meta["val"].detach(), "weight": weight}
     return made
 
 

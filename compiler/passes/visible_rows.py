@@ -12,25 +12,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..facts import Facts
-from ..graph import aten
 from ..operators.mask_plan import LARGEST
-from .subgraph import ancestors, fold_constants, picker, runs_ahead
-
-# A mask that is computed from activations (a bias from queries and keys, say) is not looked at: the
-# prologue would have to run the model.
-HEAVY = (
-    aten.matmul.default,
-    aten.mm.default,
-    aten.bmm.default,
-    aten.linear.default,
-    aten.addmm.default,
-    aten.baddbmm.default,
-    aten.einsum.default,
-    aten.layer_norm.default,
-    aten.softmax.int,
-    aten.scaled_dot_product_attention.default,
-)
+from .subgraph import fold_constants, picker
 
 
 class VisibleRows:
@@ -59,13 +42,3 @@ def every_row_sees_some_key(mask: torch.Tensor) -> bool:
     if mask.dtype == torch.bool:
         return bool(mask.any(-1).all())
     return mask.amax(-1).abs().max().item() <= LARGEST  # NaN wins every max and compares false
-
-
-def can_be_derived(mask: fx.Node, facts: Facts) -> bool:
-    """Whether the prologue can compute this mask from the inputs, cheaply."""
-    behind = ancestors(mask)
-    return (
-        any(n.op == "placeholder" for n in behind)
-        and runs_ahead(behind, facts)
-        and not any(n.target in HEAVY for n in behind)
-    )
