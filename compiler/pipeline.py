@@ -28,6 +28,7 @@ from .options import Options
 from .passes.attention import fuse_attention, fuse_attention_by_call
 from .passes.contract import Derivation, Outcome, Pass, RunPass
 from .passes.dead_code import remove_dead_code
+from .passes.demand_tokens import demand_tokens
 from .passes.functionalise import functionalise
 from .passes.hoist_weights import hoist_weights
 from .passes.identities import remove_identities
@@ -41,6 +42,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("remove_identities", remove_identities),
     Pass("fuse_attention", fuse_attention, fuse_attention_by_call, lambda o: o.attention),
     Pass("remove_dead_code", remove_dead_code),
+    Pass("demand_tokens", demand_tokens, wanted=lambda o: o.demand),
     Pass("remove_padding", speculate=remove_padding, wanted=lambda o: o.padding != "off"),
     Pass("remove_dead_code", remove_dead_code),
     Pass("merge_projections", speculate=merge_projections),

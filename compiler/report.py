@@ -69,7 +69,8 @@ class Decline:
 def describe(error: Exception, name: str) -> Decline:
     """The row of something of ours that failed: what, and in which of our lines."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    reason = f"{type(error).__name__}: {error} ({frame.name}, line {frame.lineno})"
+    what = str(error).partition("\n")[0]  # the rest may be a whole graph
+    reason = f"{type(error).__name__}: {what} ({frame.name}, line {frame.lineno})"
     source = f"{frame.filename}:{frame.lineno}"
     return Decline("", name, source, Reason.INTERNAL_ERROR, reason)
 

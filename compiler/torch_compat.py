@@ -142,13 +142,16 @@ def tracing_mode() -> FakeTensorMode | None:
     return context.fake_mode if context is not None else None
 
 
-def allow_unbacked_sizes(value: torch.Tensor) -> None:
-    """Let operators that are traced with `value`, a fake tensor, give sizes that only the run
-    knows. It is switched on for good, since the target traces the graph again."""
+@contextmanager
+def unbacked_sizes(value: torch.Tensor) -> Iterator[None]:
+    """Inside, operators that are inferred with `value`, a fake tensor, may give sizes that only the
+    run knows. From then on tracing with it may give such too: the target traces the graph again."""
     env = value.fake_mode.shape_env  # type: ignore[attr-defined]
     if env is None:
         raise RuntimeError("the graph was captured without a shape environment")
     object.__setattr__(env.settings, "allow_dynamic_output_shape_ops", True)
+    with env.ignore_fresh_unbacked_symbols():
+        yield
 
 
 def tracing_in(mode: FakeTensorMode) -> AbstractContextManager[Any]:

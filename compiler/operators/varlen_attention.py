@@ -13,6 +13,7 @@ as in `attention.py`. Naive form: `attend_packed`.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -70,7 +71,7 @@ def _batched(sequence: _Sequence, q: torch.Tensor, *keyed: torch.Tensor) -> list
 def _sequences(packing: Packing, bias: Maybe, scale: float) -> Iterator[_Sequence]:
     """The sequences that have queries; their biases are views where the tokens lie together."""
     q_starts, k_starts = packing.q_starts.tolist(), packing.k_starts.tolist()
-    for b, (start, stop) in enumerate(zip(q_starts, q_starts[1:], strict=False)):
+    for b, (start, stop) in enumerate(itertools.pairwise(q_starts)):
         if start == stop:
             continue
         rows, keys = slice(start, stop), slice(k_starts[b], k_starts[b + 1])

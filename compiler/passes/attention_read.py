@@ -26,6 +26,7 @@ from ..operators import ATTENTION
 from ..operators.mask_plan import HIDES
 from .subgraph import ancestors, can_be_derived
 
+SAME = (aten.expand.default, aten.contiguous.default, aten.clone.default)
 CALLS = (aten.scaled_dot_product_attention.default, ATTENTION)
 
 
@@ -108,10 +109,9 @@ def read_sights(call: AttentionRead, facts: Facts) -> Sights:
 
 def _of_mask(mask: fx.Node, found: Sights) -> None:
     """Conjuncts, as far down as they broadcast alike."""
-    if is_call(mask, aten.expand.default, aten.contiguous.default, aten.clone.default):
-        inner: Any = mask.args[0]
-        if _rank(inner) == _rank(mask):
-            return _of_mask(inner, found)
+    inner: Any = mask.args[0] if is_call(mask, *SAME) else None
+    if _rank(inner) == _rank(mask):
+        return _of_mask(inner, found)
     if is_call(mask, aten.logical_and.default, aten.bitwise_and.Tensor, aten.__and__.Tensor):
         operands: Any = mask.args
         if all(_is_mask(n) for n in operands):
@@ -123,10 +123,9 @@ def _of_mask(mask: fx.Node, found: Sights) -> None:
 
 
 def _of_bias(bias: fx.Node, found: Sights, facts: Facts) -> None:
-    inner: Any = bias.args[0] if bias.args else None
-    if is_call(bias, aten.expand.default, aten.contiguous.default, aten.clone.default):
-        if _rank(inner) == _rank(bias):
-            return _of_bias(inner, found, facts)
+    inner: Any = bias.args[0] if is_call(bias, *SAME) else None
+    if _rank(inner) == _rank(bias):
+        return _of_bias(inner, found, facts)
     if is_call(bias, aten.add.Tensor) and not bias.kwargs:
         operands: Any = bias.args
         if all(isinstance(n, fx.Node) and _rank(n) == 4 for n in operands):

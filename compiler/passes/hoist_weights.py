@@ -17,7 +17,7 @@ from ..options import Options
 from ..prepared import PreparedWeights
 from ..report import Decline, Reason
 from .contract import Outcome
-from .subgraph import ancestors, extract, derived_input
+from .subgraph import ancestors, derived_input, extract
 
 # A hoisted value this much larger than what it is computed from costs more to read than to make.
 LARGEST_GROWTH = 4

@@ -40,7 +40,7 @@ from ..torch_compat import OpOverload
 from .contract import Outcome
 from .hoist_weights import hoist_weights
 from .rearrange import Writer
-from .subgraph import extract, derived_input
+from .subgraph import derived_input, extract
 
 MEASURED = "docs/measurements/projections.json"
 

@@ -7,12 +7,13 @@ its axes other than B and L.
     along the batch only  by sequence [T]            along neither            as it is
 
 It happens at the first call that joins a value with a packed one. What is read whole again is put
-back among zeros. It must not know what is packed, or why (`remove_padding.py`), or which calls may
-be (`token_rules.py`).
+back among zeros. It must not know what is packed, or why (`remove_padding.py`, `demand_tokens.py`),
+or which calls may be (`token_rules.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,34 +21,30 @@ from torch import fx
 
 from ..facts import Facts
 from ..graph import aten, fake, same_layout
-from ..operators import TOKEN_ROWS, VARLEN_ATTENTION
 from .axes import Atom, Layout, aligned, extent, flat
 from .rearrange import Writer
 from .token_axes import TokenAxes
-from .token_demand import Site
+from .token_rules import rule_of
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The values of `token_rows`: what picks the wanted tokens. `keep` is [B, L]."""
+    """What picks the wanted tokens, each int64 [T]: rows b * L + l, sequences b, positions l."""
 
-    keep: fx.Node
     rows: fx.Node
     sequence: fx.Node
     position: fx.Node
-    starts: fx.Node
 
-    @classmethod
-    def of(cls, keep: fx.Node, write: Writer) -> Rows:
-        """Called once, at the head of the graph."""
-        both = write.new(TOKEN_ROWS, keep)
-        return cls(keep, *(write.item(both, i) for i in range(4)))
+
+Attend = Callable[[fx.Node, "Packer"], fx.Node]  # how attention with packed queries is written
 
 
 class Packer:
     """Writes packed values in front of one call; `packed` are those there are so far."""
 
-    def __init__(self, graph: fx.Graph, facts: Facts, axes: TokenAxes, rows: Rows) -> None:
+    def __init__(
+        self, graph: fx.Graph, facts: Facts, axes: TokenAxes, rows: Rows, attend: Attend
+    ) -> None:
         self.axes = axes
         self.tokens = axes.tokens
         self.at = rows
@@ -55,14 +52,20 @@ class Packer:
         value = fake(rows.rows)
         assert value is not None
         self.row = Atom(value.shape[0])
-        self._graph, self._facts = graph, facts
-        self._known = [*facts.inputs, rows.keep, rows.rows]
+        self._graph, self.facts = graph, facts
+        self._known = [*facts.inputs, rows.rows]
         self._made: dict[Any, fx.Node] = {}
-        self.sites: dict[fx.Node, tuple[Site, fx.Node | None]] = {}
+        self._attend = attend
+
+    def pack(self, node: fx.Node) -> None:
+        """Compute a call on packed values. Calls come in their order in the graph."""
+        rule = rule_of(node)
+        assert rule is not None
+        self.packed[node] = rule.pack(node, self.before(node))
 
     def before(self, node: fx.Node) -> Packer:
         """Write in front of `node` from here on."""
-        self.write = Writer(self._graph, self._facts, node, self._known, self._made)
+        self.write = Writer(self._graph, self.facts, node, self._known, self._made)
         return self
 
     def call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
@@ -79,7 +82,7 @@ class Packer:
             return self.packed[node]
         layout = self.axes.layout(node)
         assert layout is not None
-        return self._picked(node, layout, layout)
+        return self.picked(node, layout, layout)
 
     def axis(self, node: Any, dim: int) -> int:
         """Where axis `dim` of a value is in its packed form."""
@@ -100,7 +103,7 @@ class Packer:
             return arg
         if arg not in self.packed:
             shape = [extent(axis) for axis in layout]
-            return self._picked(arg, aligned(layout, shape, value.shape), layout)
+            return self.picked(arg, aligned(layout, shape, value.shape), layout)
         own = self.axes.layout(arg)
         assert own is not None
         missing = len(self.tokens.kept(layout)) - len(self.tokens.kept(own))
@@ -116,26 +119,12 @@ class Packer:
         return self.write.call(aten.expand.default, node, self.write.sizes(size))
 
     def attention(self, node: fx.Node) -> fx.Node:
-        """An attention, each sequence on its own."""
-        site, seen = self.sites[node]
-        read, at = site.read, self.at
-        operands = [self.rows(n) for n in (read.query, read.key, read.value)]
-        places = at.starts, at.starts, at.position, at.position
-        bias = self._summed(site.sights.biases)
-        both = self.write.new(VARLEN_ATTENTION, *operands, *places, seen, bias, read.scale)
-        return self.write.item(both, 0) if read.call is read.out else both
-
-    def _summed(self, biases: list[fx.Node]) -> fx.Node | None:
-        found: fx.Node | None = None
-        for bias in biases:
-            found = bias if found is None else self.write.call(aten.add.Tensor, found, bias)
-        while found is not None and (value := fake(found)) is not None and value.dim() < 4:
-            found = self.write.call(aten.unsqueeze.default, found, 0)
-        return found
+        """An attention whose queries are packed."""
+        return self._attend(node, self)
 
     # --- in and out -----------------------------------------------------------------------------
 
-    def _picked(self, node: fx.Node, own: Layout, layout: Layout) -> fx.Node:
+    def picked(self, node: fx.Node, own: Layout, layout: Layout) -> fx.Node:
         """The wanted tokens of a value whose axes, `own`, are the last ones of `layout` or one."""
         write, offset = self.write, len(layout) - len(own)
         here = self.tokens.has(flat(own))
@@ -168,10 +157,24 @@ class Packer:
         assert layout is not None
         pair = (self.tokens.batch, self.tokens.token)
         form = (pair, *self.form(layout)[1:])
-        size = write.sizes([extent(axis) for axis in form])
-        zeros = write.call(aten.new_zeros.default, packed, size)
+        size = [extent((a,)) for a in pair] + [extent(axis) for axis in form[1:]]
+        zeros = write.call(aten.new_zeros.default, packed, write.sizes(size))
+        zeros = write.call(aten.flatten.using_ints, zeros, 0, 1)
         full = write.call(aten.index_copy.default, zeros, 0, self.at.rows, packed)
         made = write.from_groups(full, form, layout)
         before, after = fake(node), fake(made)
-        assert before is not None and after is not None
+        assert before is not None
+        assert after is not None
         return made if same_layout(before, after) else write.like(made, before)
+
+
+def in_order(graph: fx.Graph, among: Container[fx.Node], axes: TokenAxes) -> dict[fx.Node, None]:
+    """The calls among `among`, in order, that can be computed packed: one of several values of a
+    call can only with that call."""
+    found: dict[fx.Node, None] = {}
+    for node in graph.nodes:
+        source = node.args[0] if node.args else None
+        of_several = isinstance(source, fx.Node) and isinstance(axes.layouts.get(source), list)
+        if node in among and (not of_several or source in found):
+            found[node] = None
+    return found

@@ -102,6 +102,18 @@ class Writer:
         """Sizes as arguments of a call: numbers, or calls that ask a known value."""
         return [n if isinstance(n, int) else self._ask(n) for n in map(_as_int, shape)]
 
+    def _sizes_but_one(self, shape: Sequence[Any]) -> list[Any]:
+        """The same for a view, which works out one size (-1) that no value has."""
+        sizes: list[Any] = []
+        for size in shape:
+            try:
+                sizes += self.sizes([size])
+            except Declined:
+                if -1 in sizes:
+                    raise
+                sizes.append(-1)
+        return sizes
+
     def _ask(self, size: Any) -> fx.Node:
         for node in self._known:
             value = fake(node)
@@ -155,7 +167,7 @@ class Writer:
         if same_size(value.shape, shape):
             return node
         target = aten.reshape.default if copies else aten.view.default
-        return self.call(target, node, self.sizes(shape))
+        return self.call(target, node, self._sizes_but_one(shape))
 
     def narrow(self, node: fx.Node, layout: Layout) -> tuple[fx.Node, Layout]:
         """`node` without the axes along which it is proven to repeat itself."""

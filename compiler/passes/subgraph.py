@@ -15,7 +15,6 @@ from torch import fx
 from ..facts import Facts, is_pure
 from ..graph import aten
 
-
 # What is computed from activations (a bias from queries and keys, say) is not run ahead: the
 # prologue would have to run the model.
 HEAVY = (

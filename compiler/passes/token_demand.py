@@ -20,6 +20,7 @@ from torch import fx
 from ..errors import Declined
 from ..facts import Facts
 from ..graph import aten, fake, is_call, op_name, readers, where
+from ..report import Decline
 from .attention_read import CALLS, AttentionRead, Sights
 from .axes import Layout, Unreadable, aligned, extent, shape_of
 from .rearrange import Writer
@@ -31,16 +32,18 @@ OUTPUT = "the caller gets the padded tokens too"
 
 @dataclass
 class Site:
-    """One attention from tokens to tokens, of which the prologue can tell what each sees."""
+    """One attention to tokens, of which the prologue can tell what each query sees. `whole`: why
+    it has to be computed on padded queries, keys and values; then these are put together for it."""
 
     read: AttentionRead
     sights: Sights
+    whole: Decline | None = None
 
 
 @dataclass
 class Demand:
-    """`reads_all`: why all cells of a value are read, for those of which they are. `named`: the cells
-    that readers of a value name. `shown`: an output has the cells that are wanted anyway."""
+    """`reads_all`: why all cells of a value are read, where they are. `named`: the cells that
+    readers of a value name. `shown`: an output has the cells that are wanted anyway."""
 
     reads_all: dict[fx.Node, str] = field(default_factory=dict)
     named: dict[fx.Node, list[fx.Node]] = field(default_factory=dict)
@@ -85,9 +88,9 @@ class _Liveness:
             return None if self.remove else OUTPUT
         if reader in self.sites:
             read = self.sites[reader].read
-            if node is read.query:
-                return self.found.reads_all.get(read.out)
-            return None if node in (read.key, read.value) else "a mask is computed from them"
+            if node not in (read.query, read.key, read.value):
+                return "a mask is computed from them"
+            return self.found.reads_all.get(read.out)  # what padded queries see is padding too
         if is_call(reader, aten.sym_size.int):
             return None
         if reader.target in CALLS:
@@ -238,6 +241,22 @@ def _indexed(node: fx.Node, reader: fx.Node, cells: _Cells) -> fx.Node | None:
     return write.call(aten.index_put.default, none, list(indices), true)
 
 
+def _taken(node: fx.Node, reader: fx.Node, cells: _Cells) -> fx.Node | None:
+    """index_select(x, 0, rows) along both axes at once."""
+    tokens, (dim, rows) = cells.liveness.axes.tokens, reader.args[1:3]
+    both = (tokens.batch, tokens.token)
+    if not isinstance(dim, int) or cells.layout[dim] != both or not isinstance(rows, fx.Node):
+        return None
+    if not cells.is_ahead(rows):
+        return None
+    write, device = cells.write, fake(rows).device  # type: ignore[union-attr]
+    size = write.sizes([a.size for a in both])
+    none = write.call(aten.zeros.default, size, dtype=torch.bool, device=device)
+    flat = write.call(aten.flatten.using_ints, none, 0, 1)
+    flat = write.call(aten.index_fill.int_Scalar, flat, 0, rows, 1)
+    return write.call(aten.view.default, flat, size)
+
+
 def _counted(node: fx.Node, reader: fx.Node, cells: _Cells) -> fx.Node | None:
     """cross_entropy(x, labels): x is read where the label is not the ignored one."""
     labels: Any = reader.args[1]
@@ -272,5 +291,6 @@ NAMES: dict[object, Names] = {
     aten.select.int: _selected,
     aten.slice.Tensor: _sliced,
     aten.index.Tensor: _indexed,
+    aten.index_select.default: _taken,
     **dict.fromkeys(IGNORED, _counted),
 }

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import fx
 
-from ..graph import aten, fake
+from ..graph import aten, fake, is_call
 from .attention_read import CALLS
 from .axes import (
     EXPANDS,
@@ -33,31 +32,10 @@ from .axes import (
     shape_of,
 )
 from .token_axes import TokenAxes
+from .token_rule import Packs, Rule, only_argument, without_tokens
+from .token_rules_along import along, pack_stack, stacked
 
-
-class Packs(Protocol):
-    """What a rule needs of the packer."""
-
-    axes: TokenAxes
-
-    def aligned(self, arg: Any, layout: Layout) -> Any: ...
-    def rows(self, node: Any) -> fx.Node: ...
-    def axis(self, node: Any, dim: int) -> int: ...
-    def call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node: ...
-    def rearranged(self, node: fx.Node, old: Layout, new: Layout) -> fx.Node: ...
-    def expanded(self, node: fx.Node, layout: Layout) -> fx.Node: ...
-    def attention(self, node: fx.Node) -> fx.Node: ...
-
-
-@dataclass(frozen=True)
-class Rule:
-    """The two halves of what is known of an operator."""
-
-    layout: Callable[[fx.Node, TokenAxes], Layout | list[Layout]]
-    pack: Callable[[fx.Node, Packs], fx.Node]
-
-
-# --- one cell from one cell -------------------------------------------------------------------------
+# --- one cell from one cell -----------------------------------------------------------------------
 
 
 def _broadcast(node: fx.Node, axes: TokenAxes) -> Layout:
@@ -81,29 +59,15 @@ def _pack_cells(node: fx.Node, pack: Packs) -> fx.Node:
     return pack.call(node.target, *args[0], **args[1])
 
 
-# --- along the other axes -----------------------------------------------------------------------------
-
-
-def _first(node: fx.Node, axes: TokenAxes, at: int = 0) -> Layout:
-    """The layout of the one argument, number `at`, that may have tokens."""
-    layout = axes.layout(node.args[at])
-    others = [n for n in node.all_input_nodes if n is not node.args[at]]
-    if layout is None or any(n in axes.layouts for n in others):
-        raise Unreadable("something else than its first argument has tokens")
-    return layout
-
-
-def _without_tokens(axes: TokenAxes, *among: Axis) -> None:
-    if any(axes.tokens.has(axis) for axis in among):
-        raise Unreadable("it works along the token axis")
+# --- along the other axes -------------------------------------------------------------------------
 
 
 def _through_weight(at: int) -> Rule:
     """A product with a weight: the last axis is another one afterwards."""
 
     def layout(node: fx.Node, axes: TokenAxes) -> Layout:
-        source = _first(node, axes, at)
-        _without_tokens(axes, source[-1])
+        source = only_argument(node, axes, at)
+        without_tokens(axes, source[-1])
         shape = shape_of(node)
         if len(shape) != len(source) or any(len(shape_of(n)) > 2 for n in _others(node, at)):
             raise Unreadable("it is no product with a weight")
@@ -137,120 +101,18 @@ _ADDED = _through_weight(1)
 
 def _looked_up(node: fx.Node, axes: TokenAxes) -> Layout:
     """embedding: each cell becomes a row of a table."""
-    return axes.tokens.whole((*_first(node, axes, 1), new_axis(shape_of(node)[-1])))
+    return axes.tokens.whole((*only_argument(node, axes, 1), new_axis(shape_of(node)[-1])))
 
 
 def _normalised(node: fx.Node, axes: TokenAxes) -> Layout:
     """layer_norm, rms_norm: along the last axes."""
-    source, sizes = _first(node, axes), node.args[1]
+    source, sizes = only_argument(node, axes), node.args[1]
     assert isinstance(sizes, Sequence)
-    _without_tokens(axes, *source[len(source) - len(sizes) :])
+    without_tokens(axes, *source[len(source) - len(sizes) :])
     return source
 
 
-# --- calls that name axes -----------------------------------------------------------------------------
-
-
-def _along(at: int, name: str, *, default: Any = None, keep: int | None = None) -> Rule:
-    """A call along the axes that argument `at` (`name`) names. `keep`: where it says whether the
-    axes stay, with size one; where None, they stay with the size they have in the result."""
-
-    def dims(node: fx.Node) -> list[int]:
-        given = node.args[at] if len(node.args) > at else node.kwargs.get(name, default)
-        if not isinstance(given, int | list | tuple) or given in ([], ()):
-            raise Unreadable("it works along all axes")
-        rank = len(shape_of(_source_of(node)))
-        several = [given] if isinstance(given, int) else given
-        if not all(isinstance(d, int) for d in several):
-            raise Unreadable("its axes are not known")
-        return [d % rank for d in several if isinstance(d, int)]
-
-    def layout(node: fx.Node, axes: TokenAxes) -> Layout | list[Layout]:
-        source = _joined(node, axes)
-        chosen = dims(node)
-        _without_tokens(axes, *(source[d] for d in chosen))
-        values = node.meta["val"]
-        if isinstance(values, list | tuple):
-            return [_resized(source, chosen, v.shape, axes) for v in values]
-        return _resized(source, chosen, shape_of(node), axes)
-
-    def pack(node: fx.Node, packer: Packs) -> fx.Node:
-        args, kwargs = list(node.args), dict(node.kwargs)
-        source = _source_of(node)
-        mapped = [packer.axis(source, d) for d in dims(node)]
-        given: Any = args[at] if len(args) > at else kwargs.get(name, default)
-        new = mapped[0] if isinstance(given, int) else mapped
-        if len(args) > at:
-            args[at] = new
-        else:
-            kwargs[name] = new
-        if isinstance(args[0], list | tuple):
-            common = _joined(node, packer.axes)
-            args[0] = [packer.aligned(n, _like(n, common, dims(node))) for n in args[0]]
-        else:
-            args[0] = packer.rows(args[0])
-        return packer.call(node.target, *args, **kwargs)
-
-    return Rule(layout, pack)
-
-
-def _source_of(node: fx.Node) -> Any:
-    first = node.args[0]
-    return first[0] if isinstance(first, list | tuple) else first
-
-
-def _joined(node: fx.Node, axes: TokenAxes) -> Layout:
-    """The layout of what the call reads; of `cat`, whose tensors need not all have tokens, that of
-    one that has."""
-    first = node.args[0]
-    if not isinstance(first, list | tuple):
-        return _first(node, axes)
-    found = [layout for layout in map(axes.layout, first) if layout is not None]
-    alike = {tuple(axes.tokens.has(axis) for axis in layout) for layout in found}
-    if len(alike) != 1:
-        raise Unreadable("its operands have their tokens along different axes")
-    return found[0]
-
-
-def _like(node: fx.Node, layout: Layout, dims: list[int]) -> Layout:
-    """`layout` for an operand that has another size along `dims`."""
-    sizes = shape_of(node)
-    return tuple(new_axis(sizes[i]) if i in dims else axis for i, axis in enumerate(layout))
-
-
-def _resized(source: Layout, dims: list[int], shape: Sequence[Any], axes: TokenAxes) -> Layout:
-    """`source` after a call along `dims` that gives a value of `shape`."""
-    if len(shape) == len(source):
-        axis = [new_axis(shape[i]) if i in dims else a for i, a in enumerate(source)]
-        return axes.tokens.whole(tuple(axis))
-    if len(shape) == len(source) - len(dims):
-        return axes.tokens.whole(tuple(a for i, a in enumerate(source) if i not in dims))
-    raise Unreadable("it gives axes that are not known")
-
-
-def _stacked(node: fx.Node, axes: TokenAxes) -> Layout:
-    source = list(_joined(node, axes))
-    shape = shape_of(node)
-    dim = _stack_dim(node) % len(shape)
-    source.insert(dim, new_axis(shape[dim]))
-    return axes.tokens.whole(tuple(source))
-
-
-def _stack_dim(node: fx.Node) -> int:
-    given = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-    assert isinstance(given, int)
-    return given
-
-
-def _pack_stack(node: fx.Node, pack: Packs) -> fx.Node:
-    common = _joined(node, pack.axes)
-    first: Any = node.args[0]
-    operands = [pack.aligned(n, common) for n in first]
-    dim = _stack_dim(node) % len(shape_of(node))
-    return pack.call(node.target, operands, pack.axis(node, dim))
-
-
-# --- calls that only rearrange ------------------------------------------------------------------------
+# --- calls that only rearrange --------------------------------------------------------------------
 
 
 def _rearranged(node: fx.Node, axes: TokenAxes) -> Layout:
@@ -301,10 +163,13 @@ def _item(node: fx.Node, axes: TokenAxes) -> Layout:
 
 
 def _pack_item(node: fx.Node, pack: Packs) -> fx.Node:
-    return pack.call(operator.getitem, pack.rows(node.args[0]), node.args[1])
+    source = pack.rows(node.args[0])
+    if is_call(node.args[0], *CALLS):  # its packed form is that of its first value
+        return source
+    return pack.call(operator.getitem, source, node.args[1])
 
 
-# --- attention: from tokens to tokens of the same sequence ----------------------------------------------
+# --- attention: from tokens to tokens of the same sequence ----------------------------------------
 
 
 def _attended(node: fx.Node, axes: TokenAxes) -> Layout | list[Layout]:
@@ -326,7 +191,7 @@ def _pack_attended(node: fx.Node, pack: Packs) -> fx.Node:
     return pack.attention(node)
 
 
-# --- the table ----------------------------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------------------
 
 CELLS = Rule(_broadcast, _pack_cells)
 REARRANGED = Rule(_rearranged, _pack_rearranged)
@@ -368,34 +233,34 @@ RULES: dict[object, Rule] = {
     aten.embedding.default: Rule(_looked_up, _pack_arg(1)),
     aten.layer_norm.default: Rule(_normalised, _pack_arg(0)),
     aten.rms_norm.default: Rule(_normalised, _pack_arg(0)),
-    aten.softmax.int: _along(1, "dim"),
-    aten.log_softmax.int: _along(1, "dim"),
-    aten.logsumexp.default: _along(1, "dim"),
-    aten.cumsum.default: _along(1, "dim"),
-    aten.sum.dim_IntList: _along(1, "dim"),
-    aten.mean.dim: _along(1, "dim"),
-    aten.var.correction: _along(1, "dim"),
-    aten.var.dim: _along(1, "dim"),
-    aten.std.correction: _along(1, "dim"),
-    aten.amax.default: _along(1, "dim"),
-    aten.amin.default: _along(1, "dim"),
-    aten.argmax.default: _along(1, "dim"),
-    aten.max.dim: _along(1, "dim"),
-    aten.topk.default: _along(2, "dim", default=-1),
-    aten.linalg_vector_norm.default: _along(2, "dim"),
-    aten.glu.default: _along(1, "dim", default=-1),
-    aten.flip.default: _along(1, "dims"),
-    aten.slice.Tensor: _along(1, "dim", default=0),
-    aten.narrow.default: _along(1, "dim"),
-    aten.select.int: _along(1, "dim"),
-    aten.unbind.int: _along(1, "dim", default=0),
-    aten.chunk.default: _along(2, "dim", default=0),
-    aten.split.Tensor: _along(2, "dim", default=0),
-    aten.split.sizes: _along(2, "dim", default=0),
-    aten.split_with_sizes.default: _along(2, "dim", default=0),
-    aten.index_select.default: _along(1, "dim"),
-    aten.cat.default: _along(1, "dim", default=0),
-    aten.stack.default: Rule(_stacked, _pack_stack),
+    aten.softmax.int: along(1, "dim"),
+    aten.log_softmax.int: along(1, "dim"),
+    aten.logsumexp.default: along(1, "dim"),
+    aten.cumsum.default: along(1, "dim"),
+    aten.sum.dim_IntList: along(1, "dim"),
+    aten.mean.dim: along(1, "dim"),
+    aten.var.correction: along(1, "dim"),
+    aten.var.dim: along(1, "dim"),
+    aten.std.correction: along(1, "dim"),
+    aten.amax.default: along(1, "dim"),
+    aten.amin.default: along(1, "dim"),
+    aten.argmax.default: along(1, "dim"),
+    aten.max.dim: along(1, "dim"),
+    aten.topk.default: along(2, "dim", default=-1),
+    aten.linalg_vector_norm.default: along(2, "dim"),
+    aten.glu.default: along(1, "dim", default=-1),
+    aten.flip.default: along(1, "dims"),
+    aten.slice.Tensor: along(1, "dim", default=0),
+    aten.narrow.default: along(1, "dim"),
+    aten.select.int: along(1, "dim"),
+    aten.unbind.int: along(1, "dim", default=0),
+    aten.chunk.default: along(2, "dim", default=0),
+    aten.split.Tensor: along(2, "dim", default=0),
+    aten.split.sizes: along(2, "dim", default=0),
+    aten.split_with_sizes.default: along(2, "dim", default=0),
+    aten.index_select.default: along(1, "dim"),
+    aten.cat.default: along(1, "dim", default=0),
+    aten.stack.default: Rule(stacked, pack_stack),
     operator.getitem: Rule(_item, _pack_item),
     **dict.fromkeys(CALLS, Rule(_attended, _pack_attended)),
     **dict.fromkeys(EXPANDS, Rule(_expanded, _pack_expanded)),
