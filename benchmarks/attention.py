@@ -26,59 +26,34 @@ import argparse
 import fnmatch
 import json
 import os
-import platform
-import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from attention_models import HEADS, KV_HEADS, LAYERS, LENGTHS, MODELS, RATIO, WIDTH, Case
+from measure import (
+    MEASUREMENTS,
+    TURN_S,
+    Failed,
+    child,
+    commit,
+    in_turn,
+    interval,
+    machine,
+    ratio,
+)
 from rich.console import Console
 from rich.table import Table
 
-HERE = Path(__file__).resolve().parent
-OUT = HERE.parent / "docs" / "measurements" / "attention.json"
+OUT = MEASUREMENTS / "attention.json"
 QUICK_LENGTHS, QUICK_WINDOW = (64, 128), 32
-TURN_S = 0.3  # a turn takes about so long, or two calls
-RESAMPLES = 4000
-LIMIT_S = 3600  # of one process
 COMPARED = ("ours", "inductor")  # whose compile times are
 console = Console(width=max(Console().width, 150))
-
-
-# --- a process of its own -----------------------------------------------------------------------
-
-
-class Failed(RuntimeError):
-    """A process gave no result; the end of what it wrote says why."""
-
-
-def child(script: str, task: dict[str, Any], threads: int, cache: str | None = None) -> Any:
-    """What a process prints as its last line, as JSON."""
-    settings = {"OMP_NUM_THREADS": str(threads)}
-    if cache is not None:
-        settings["TORCHINDUCTOR_CACHE_DIR"] = cache
-    try:
-        done = subprocess.run(
-            [sys.executable, str(HERE / script), "--one", json.dumps(task)],
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-            env={**os.environ, **settings},
-        )
-    except subprocess.TimeoutExpired:
-        raise Failed(f"no result after {LIMIT_S} s") from None
-    if done.returncode:
-        last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
-        raise Failed(f"exit code {done.returncode}: {''.join(last)[:300]}")
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure(case: Case, given: argparse.Namespace) -> dict[str, Any]:
@@ -132,42 +107,13 @@ def times(case: Case, threads: int, rounds: int) -> dict[str, Any]:
             failed[name] = f"{type(error).__name__}: {lines[0][:300]}"
             if name == "eager":
                 raise
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    order, shuffle = list(calls), random.Random(0).shuffle
-    for _ in range(rounds):
-        shuffle(order)
-        for name in order:
-            samples[name].append(turn(calls[name]))
     return {
         "batch": case.batch,
         "load_before": load,
-        "ms": samples,
+        "ms": in_turn(calls, rounds),
         "apart": apart_by,
         "failed": failed,
     }
-
-
-def turn(call: Any) -> float:
-    """Milliseconds of a call, after one that wakes its threads and fills the caches."""
-    call()
-    found: list[float] = []
-    started = time.perf_counter()
-    while not found or time.perf_counter() - started < TURN_S:
-        before = time.perf_counter()
-        call()
-        found.append((time.perf_counter() - before) * 1e3)
-    return statistics.median(found)
-
-
-def ratio(row: dict[str, Any], above: str, below: str) -> tuple[float, float, float] | None:
-    """The median ratio of a round, and the ends of its 95 % bootstrap interval."""
-    if above not in row["ms"] or below not in row["ms"]:
-        return None
-    pairs = [a / b for a, b in zip(row["ms"][above], row["ms"][below], strict=True)]
-    draw = random.Random(0)
-    medians = sorted(statistics.median(draw.choices(pairs, k=len(pairs))) for _ in range(RESAMPLES))
-    ends = medians[int(0.025 * RESAMPLES)], medians[int(0.975 * RESAMPLES) - 1]
-    return statistics.median(pairs), *ends
 
 
 # --- the table ----------------------------------------------------------------------------------
@@ -194,7 +140,7 @@ def summary(row: dict[str, Any]) -> dict[str, Any]:
 
     return {
         "ms": {name: statistics.median(values) for name, values in row["ms"].items()},
-        **{what: ratio(row, *pair) for what, pair in RATIOS.items()},
+        **{what: ratio(row["ms"], *pair) for what, pair in RATIOS.items()},
         "peak mb": {name: alone(name, "peak_mb") for name in row["alone"]},
         "peak ours / inductor": over(alone("ours", "peak_mb"), alone("inductor", "peak_mb")),
         "cold ours / inductor": over(alone("ours", "first_s"), alone("inductor", "first_s")),
@@ -214,7 +160,7 @@ def show(cells: dict[str, Any], threads: int) -> None:
         texts = [f"{s['ms']['ours']:.1f}" if "ours" in s["ms"] else "failed"]
         for what, pair in RATIOS.items():
             lost = any(name in row["failed"] for name in pair)
-            texts.append(_interval(s[what]) if s[what] else "failed" if lost else "-")
+            texts.append(interval(s[what]) if s[what] else "failed" if lost else "-")
         for what in ("peak ours / inductor", "cold ours / inductor"):
             texts.append(f"{s[what]:.2f}" if s[what] is not None else "-")
         share = s["passes / cold"]
@@ -225,45 +171,13 @@ def show(cells: dict[str, Any], threads: int) -> None:
             console.print(f"{key}: {name} failed: {why}", markup=False)
 
 
-def _interval(found: tuple[float, float, float]) -> str:
-    return f"{found[0]:.2f}\n{found[1]:.2f}..{found[2]:.2f}"
-
-
 # --- the record ---------------------------------------------------------------------------------
-
-
-def machine(threads: int) -> dict[str, Any]:
-    """What the numbers were taken on and with."""
-    cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text(encoding="utf-8").splitlines() if cpu.exists() else []
-    model = next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), "")
-    packages = ("torch", "formwright", "onnx", "onnxscript", "onnxruntime", "openvino")
-    return {
-        "processor": model or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "python": platform.python_version(),
-        **{name: _version(name) for name in packages},
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def settings() -> dict[str, Any]:
     """What every cell has in common; batch, rounds and compiles are in the cells."""
     sizes = {"width": WIDTH, "heads": HEADS, "kv_heads_of_gqa": KV_HEADS, "mlp": RATIO}
     return {"layers": LAYERS, **sizes, "dtype": "float32", "turn_s": TURN_S}
-
-
-def commit() -> str:
-    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 def chosen(given: argparse.Namespace) -> Iterator[Case]:

@@ -7,36 +7,20 @@ line of JSON that it prints. Linux only: it resets the peak of the resident memo
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import json
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from attention_contestants import prepare
 from attention_models import Case
+from measure import resident_mb, settle
 
 from formwright.compiler import Report, collect
 
 CALLS = 3
-
-
-def resident_mb(what: str) -> float:
-    """VmRSS (now) or VmHWM (the peak since it was reset)."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(float(x.split()[1]) for x in lines if x.startswith(f"{what}:")) / 1024
-
-
-def settle() -> float:
-    """Give back what is free, so that a call that needs it again is seen to; the memory now."""
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-    return resident_mb("VmRSS")
 
 
 def alone(name: str, case: Case, threads: int) -> dict[str, Any]:

@@ -33,12 +33,14 @@ from .passes.functionalise import functionalise
 from .passes.hoist_weights import hoist_weights
 from .passes.identities import remove_identities
 from .passes.merge_projections import merge_projections
+from .passes.open_layers import open_layers
 from .passes.remove_padding import remove_padding
 from .report import Report, describe
 
 PASSES: tuple[Pass, ...] = (
     Pass("remove_dead_code", remove_dead_code),
     Pass("functionalise", functionalise),
+    Pass("open_layers", open_layers),
     Pass("remove_identities", remove_identities),
     Pass("fuse_attention", fuse_attention, fuse_attention_by_call, lambda o: o.attention),
     Pass("remove_dead_code", remove_dead_code),

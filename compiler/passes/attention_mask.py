@@ -51,7 +51,7 @@ def read_masking(site: Site, write: Writer, groups: Sequence[Axis], facts: Facts
     """The terms of a site, innermost first, made one. Raises Declined where that is not exact."""
     found = Masking(dtype=value_of(site.scores).dtype)
     for term in reversed(site.terms):
-        node = _placed(term.value, write, groups, facts)
+        node = placed(term.value, write, groups, facts)
         if isinstance(term, Bias):
             if found.mask is not None:
                 _fold(found, write)
@@ -68,7 +68,8 @@ def read_masking(site: Site, write: Writer, groups: Sequence[Axis], facts: Facts
     return found
 
 
-def _placed(value: Value, write: Writer, groups: Sequence[Axis], facts: Facts) -> fx.Node:
+def placed(value: Value, write: Writer, groups: Sequence[Axis], facts: Facts) -> fx.Node:
+    """A term of the scores as [B|1, H|1, L|1, S], without what only repeats it."""
     value = Value(value.node, value.layout)
     trace(value, facts, scaled=False)
     if not facts.is_written(value.node):

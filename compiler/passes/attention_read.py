@@ -20,10 +20,15 @@ from typing import Any
 import torch
 from torch import fx
 
+from ..errors import Declined
 from ..facts import Facts
 from ..graph import aten, fake, is_call, number
 from ..operators import ATTENTION
 from ..operators.mask_plan import HIDES
+from .attention_mask import placed
+from .attention_parts import Value
+from .axes import Unreadable, aligned, new_layout
+from .rearrange import Writer
 from .subgraph import ancestors, can_be_derived
 
 SAME = (aten.expand.default, aten.contiguous.default, aten.clone.default)
@@ -97,14 +102,29 @@ class Sights:
         return tuple(s.node for s in self.sights)
 
 
-def read_sights(call: AttentionRead, facts: Facts) -> Sights:
+def read_sights(call: AttentionRead, facts: Facts, write: Writer) -> Sights:
     """The mask and the bias of a call taken apart."""
     found = Sights()
     if call.mask is not None and call.fill <= HIDES:
-        _of_mask(call.mask, found)
+        _of_mask(_placed(call.mask, call, facts, write), found)
     if call.bias is not None:
-        _of_bias(call.bias, found, facts)
+        _of_bias(_placed(call.bias, call, facts, write), found, facts)
     return found
+
+
+def _placed(term: fx.Node, call: AttentionRead, facts: Facts, write: Writer) -> fx.Node:
+    """A term without what only repeats it along heads or queries, if that can be told."""
+    query, key, value = (fake(n) for n in (call.query, call.key, term))
+    assert query is not None
+    assert key is not None
+    assert value is not None
+    shape = (*query.shape[:3], key.shape[2])
+    layout = new_layout(shape)
+    try:
+        own = aligned(layout, shape, value.shape)
+        return placed(Value(term, own), write, layout, facts)
+    except (Unreadable, Declined):
+        return term
 
 
 def _of_mask(mask: fx.Node, found: Sights) -> None:

@@ -32,6 +32,7 @@ from .axes import is_one
 from .contract import Outcome
 from .packed_graph import PackedGraph
 from .packing import in_order
+from .rearrange import Writer
 from .subgraph import is_cheap_ahead
 from .token_axes import TokenAxes, token_axes
 from .token_demand import Demand, Site, demand
@@ -50,9 +51,10 @@ def remove_padding(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
     reads = [r for r in map(read_attention, graph.nodes) if r is not None]
     outcome.sites = len(reads)
     known: list[Site] = []
+    made: dict[Any, fx.Node] = {}
     for read in reads:
         try:
-            known.append(_site(read, facts))
+            known.append(_site(read, facts, Writer(graph, facts, read.call, facts.inputs, made)))
         except Declined as declined:
             outcome.declined.append(decline(read.call, declined.reason, str(declined)))
     if not known:
@@ -84,10 +86,10 @@ def remove_padding(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
 # --- what may be packed ---------------------------------------------------------------------------
 
 
-def _site(read: AttentionRead, facts: Facts) -> Site:
+def _site(read: AttentionRead, facts: Facts, write: Writer) -> Site:
     """Raises Declined if the prologue cannot tell what the call sees, or no operator computes it
     packed."""
-    sights = read_sights(read, facts)
+    sights = read_sights(read, facts, write)
     if not sights.sights:
         raise Declined(Reason.NO_PADDING, "it has no mask, so every token is seen")
     for sight in sights.sights:
