@@ -102,7 +102,7 @@ def times(case: Case, threads: int, rounds: int) -> dict[str, Any]:
                 call = prepare(name, case, threads)
                 found = call()
             if name == "ours":
-                variants = [v.variant for v in report.variants]
+                variants = [v.name for v in report.variants]
             if found is not None:
                 expected = found if expected is None else expected
                 apart_by[name] = apart(found, expected, case)

@@ -156,8 +156,7 @@ def compiled(net: nn.Module, name: str) -> Callable[..., Any]:
     if name == "eager":
         return net
     if name in OURS:
-        options = {} if isinstance(net, BertForTokenClassification) else OURS[name]
-        return torch.compile(net, backend="formwright", options=options)
+        return torch.compile(net, backend="formwright", options=OURS[name])
     return torch.compile(net, backend="inductor")
 
 

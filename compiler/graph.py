@@ -181,7 +181,9 @@ def emit(
     `regions`: the autocast regions around `like`, if the caller knows them."""
     kwargs = kwargs or {}
     around = autocast_regions(graph)[like] if regions is None else regions
-    value = infer(target, args, kwargs, around, mode=getattr(fake(like), "fake_mode", None))
+    fakes = (v for v in tree_leaves(like.meta.get("val")) if isinstance(v, FakeTensor))
+    mode = next((v.fake_mode for v in fakes), None)
+    value = infer(target, args, kwargs, around, mode=mode)
     with graph.inserting_before(like):
         node = graph.call_function(target, args, kwargs)
     node.meta = {k: like.meta[k] for k in INHERITED if k in like.meta}

@@ -76,8 +76,8 @@ def remove_padding(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
             outcome.declined.append(decline(site.read.call, Reason.PADDING_READ, reason))
         elif site.whole is not None:
             outcome.declined.append(site.whole)
-    if any(n.target in PRODUCTS for n in chosen):
-        used = [s for s in sites if s.read.out not in found.reads_all]
+    used = [s for s in sites if s.read.out not in found.reads_all]
+    if used and any(n.target in PRODUCTS for n in chosen):
         outcome.derivation = PackedGraph(graph, facts, axes, used, found, chosen, pays).write()
         outcome.rewritten = sum(s.whole is None for s in used)
     return outcome

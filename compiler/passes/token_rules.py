@@ -33,7 +33,7 @@ from .axes import (
 )
 from .token_axes import TokenAxes
 from .token_rule import Packs, Rule, only_argument, without_tokens
-from .token_rules_along import along, pack_stack, stacked
+from .token_rules_along import along, indexed, pack_indexed, pack_stack, stacked
 
 # --- one cell from one cell -----------------------------------------------------------------------
 
@@ -261,6 +261,7 @@ RULES: dict[object, Rule] = {
     aten.index_select.default: along(1, "dim"),
     aten.cat.default: along(1, "dim", default=0),
     aten.stack.default: Rule(stacked, pack_stack),
+    aten.index.Tensor: Rule(indexed, pack_indexed),
     operator.getitem: Rule(_item, _pack_item),
     **dict.fromkeys(CALLS, Rule(_attended, _pack_attended)),
     **dict.fromkeys(EXPANDS, Rule(_expanded, _pack_expanded)),

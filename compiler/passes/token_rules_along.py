@@ -112,3 +112,23 @@ def pack_stack(node: fx.Node, pack: Packs) -> fx.Node:
     operands = [pack.aligned(n, common) for n in first]
     dim = _stack_dim(node) % len(shape_of(node))
     return pack.call(node.target, operands, pack.axis(node, dim))
+
+
+def indexed(node: fx.Node, axes: TokenAxes) -> Layout:
+    """x[:, :, i]: one index [N] along one axis."""
+    source, indices = only_argument(node, axes), node.args[1]
+    assert isinstance(indices, list | tuple)
+    at = [d for d, index in enumerate(indices) if index is not None]
+    if len(at) != 1 or len(shape_of(indices[at[0]])) != 1:
+        raise Unreadable("it takes single elements")
+    without_tokens(axes, source[at[0]])
+    size = new_axis(shape_of(node)[at[0]])
+    return axes.tokens.whole(tuple(size if d == at[0] else a for d, a in enumerate(source)))
+
+
+def pack_indexed(node: fx.Node, pack: Packs) -> fx.Node:
+    source: Any = node.args[0]
+    indices: Any = node.args[1]
+    dim, index = next((d, i) for d, i in enumerate(indices) if i is not None)
+    at = pack.axis(source, dim)
+    return pack.call(node.target, pack.rows(source), [None] * at + [index])
