@@ -39,6 +39,8 @@ def open_layers(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
         outcome.sites += 1
         write = Writer(graph, facts, node, facts.inputs)
         try:
+            if facts.autocast_dtype(node) is not None:
+                raise Declined(Reason.AUTOCAST, "autocast leaves the operator as it is")
             given = dict(zip(NAMES, (*node.args, None, None), strict=False))
             made = _layer(given, write)
         except Declined as declined:

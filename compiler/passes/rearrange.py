@@ -45,7 +45,8 @@ class Writer:
     def call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """A call, its value inferred, its facts known; the one made before if there is one."""
         key = (target, _frozen(args), tuple(kwargs.items()), self._regions, self._gradients)
-        if key in self._made:
+        order = self._facts.order
+        if key in self._made and order[self._made[key]] <= order[self._like]:
             return self._made[key]
         node = self._emit(target, args, kwargs)
         self._mine[node] = key

@@ -70,7 +70,8 @@ def assert_seen(entry, report, dtype, graphs=1):
     """The report has the sites of the entry, and what became of them is what the entry says."""
     row = report.row("fuse_attention")
     code = entry.expected(dtype)
-    assert row.sites == entry.sites * graphs, row
+    opened = 0 if torch.is_grad_enabled() else entry.opened
+    assert row.sites == (entry.sites + opened) * graphs, row
     assert row.rewritten == (0 if code else row.sites), row.declined
     assert {d.code for d in row.declined} <= {code}, row.declined
     assert report.row("capture").rewritten == report.graphs == graphs
@@ -95,8 +96,7 @@ def test_inference_equals_eager(entry, compile_eager):
         for args, kwargs in inputs_of(entry, torch.float32):
             got, want = compiled(*args, **kwargs), model(*args, **kwargs)
             assert error(floats(got), floats(want)) <= TOLERANCE[torch.float32]
-
-    assert_seen(entry, report, torch.float32)
+        assert_seen(entry, report, torch.float32)
 
 
 def check_training(entry, compile_eager, dtype):
@@ -141,8 +141,7 @@ def test_one_dynamic_graph_serves_two_sizes(name, entries, compile_eager):
             cut = tree_map(lambda x, b=batch, n=length: x[:b, :n].clone(), (args, kwargs))
             got, want = compiled(*cut[0], **cut[1]), model(*cut[0], **cut[1])
             assert error(floats(got), floats(want)) <= TOLERANCE[torch.float32]
-
-    assert_seen(entry, report, torch.float32)
+        assert_seen(entry, report, torch.float32)
 
 
 # --- bfloat16 -----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ ATTENTION_SITES = {
     "gpt2": (2, 0),
     "llama": (2, 0),
     "vit": (2, 0),
-    "encoder": (0, 0),
+    "encoder": (2, 0),
 }
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5, torch.bfloat16: 5e-2}
 

@@ -258,9 +258,9 @@ def torch_weights_returned() -> Built:
     return stacked(OfTorch, returned=True)
 
 
-@row(sites=0)
+@row(sites=0, opened=LAYERS)
 def encoder() -> Built:
-    """Fused by torch itself, like the attention inside."""
+    """In inference one operator of torch's a layer, in training with its fused attention."""
     layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 48, dropout=0.0, batch_first=True)
     model = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
     return model, (torch.randn(3, LENGTH, WIDTH),), {"src_key_padding_mask": ragged() == 0}
