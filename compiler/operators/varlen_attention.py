@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +24,18 @@ import torch
 
 from .attention_blocks import Block, Kind, of_rows, whole
 from .attention_formula import Terms, attend
-from .block_kernel import Maybe, backward, cut_terms, forward, in_rows, parts, same_width, wide
-from .mask_plan import BIASED, LARGEST, PLAIN
+from .block_kernel import (
+    Maybe,
+    backward,
+    cut_terms,
+    flash,
+    forward,
+    in_rows,
+    parts,
+    same_width,
+    wide,
+)
+from .mask_plan import LARGEST, PLAIN
 
 
 @dataclass(frozen=True)
@@ -39,58 +50,125 @@ class Packing:
     k_position: torch.Tensor
     seen: Maybe
 
+    def groups(self, together: bool) -> tuple[Group, ...]:
+        """The sequences that have queries. `together`: those that lie beside each other and are
+        alike make one group."""
+        starts = (self.q_starts.numpy().tobytes(), self.k_starts.numpy().tobytes())
+        seen = None if self.seen is None else self.seen.contiguous().numpy().tobytes()
+        return _groups(*starts, seen, together)
+
 
 @dataclass(frozen=True)
-class _Sequence:
-    """One sequence: its rows, its keys, its place in the batch, and its part of the bias."""
+class Group:
+    """`count` sequences from number `first` on, each of n queries and s keys, and the blocks that
+    one of them is computed in where nothing is added."""
 
-    number: int
+    first: int
+    count: int
     rows: slice
     keys: slice
-    terms: Terms
+    blocks: tuple[Block, ...]
+
+    @property
+    def causal(self) -> bool | None:
+        """Whether one call of the kernel computes it, causal or not; None if that takes more."""
+        if len(self.blocks) > 1 or self.blocks[0].kind not in (Kind.ALL, Kind.CAUSAL):
+            return None
+        return self.blocks[0].kind is Kind.CAUSAL
+
+    def views(self, q: torch.Tensor, *keyed: torch.Tensor) -> list[torch.Tensor]:
+        """Views [count, H, n, K] and [count, G, s, K] of rows [1, H, T, K] and [1, G, U, K]."""
+        return [self._view(q, self.rows), *(self._view(x, self.keys) for x in keyed)]
+
+    def _view(self, x: torch.Tensor, rows: slice) -> torch.Tensor:
+        part = x.narrow(2, rows.start, rows.stop - rows.start)
+        if self.count == 1:
+            return part
+        return part.unflatten(2, (self.count, -1)).squeeze(0).transpose(0, 1)
 
 
-def attend_packed(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Packing, bias: Maybe, scale: float
-) -> torch.Tensor:
-    """The definition [T, H, V], differentiable any number of times."""
-    found = [
-        attend(*_batched(s, q, k, v), s.terms)[0].transpose(0, 1)
-        for s in _sequences(packing, bias, scale)
-    ]
-    nothing = q.sum() * q.new_empty((0, q.shape[1], v.shape[-1]))  # as differentiable as the rest
-    return torch.cat(found) if found else nothing
+def _heads_first(*tensors: torch.Tensor) -> list[torch.Tensor]:
+    """Packed rows [T, H, K] as [1, H, T, K]."""
+    return [x.transpose(0, 1).unsqueeze(0) for x in tensors]
 
 
-def _batched(sequence: _Sequence, q: torch.Tensor, *keyed: torch.Tensor) -> list[torch.Tensor]:
-    """Views [1, H, n, K] and [1, G, s, K] of packed rows [T, H, K] and [U, G, K]."""
-    pairs = [(q, sequence.rows), *((x, sequence.keys) for x in keyed)]
-    return [x[rows].transpose(0, 1)[None] for x, rows in pairs]
-
-
-def _sequences(packing: Packing, bias: Maybe, scale: float) -> Iterator[_Sequence]:
-    """The sequences that have queries; their biases are views where the tokens lie together."""
-    q_starts, k_starts = packing.q_starts.tolist(), packing.k_starts.tolist()
+@functools.lru_cache(maxsize=64)
+def _groups(q: bytes, k: bytes, seen: bytes | None, together: bool) -> tuple[Group, ...]:
+    """All layers of a model ask for the same groups: they are worked out once."""
+    q_starts, k_starts = (np.frombuffer(x, dtype=np.int64).tolist() for x in (q, k))
+    limits = None if seen is None else np.frombuffer(seen, dtype=np.int32).reshape(-1, 2)
+    found: list[Group] = []
     for b, (start, stop) in enumerate(itertools.pairwise(q_starts)):
         if start == stop:
             continue
         rows, keys = slice(start, stop), slice(k_starts[b], k_starts[b + 1])
-        mask = None
-        if packing.seen is not None:
-            mask = _visible(packing.seen[rows], keys.stop - keys.start)
-        part = None
-        if bias is not None:
-            part = bias[_one(bias, b)][_places(packing, bias, rows, keys)]
-        yield _Sequence(b, rows, keys, Terms(part, mask, scale, float("-inf")))
+        mine = None if limits is None else limits[rows]
+        group = Group(b, 1, rows, keys, _blocks(mine, stop - start, keys.stop - keys.start))
+        found = [*found[:-1], *_joined(found[-1], group)] if together and found else [*found, group]
+    return tuple(found)
 
 
-def _one(bias: torch.Tensor, b: int) -> slice:
-    return slice(b, b + 1) if bias.shape[0] > 1 else slice(0, 1)
+def _joined(last: Group, new: Group) -> list[Group]:
+    """Two groups as one, if the sequences are alike and nothing lies between them."""
+    size = [(x.stop - x.start) for x in (new.rows, new.keys)]
+    alike = [(x.stop - x.start) // last.count for x in (last.rows, last.keys)] == size
+    beside = last.rows.stop == new.rows.start and last.keys.stop == new.keys.start
+    if not alike or not beside or last.blocks != new.blocks:
+        return [last, new]
+    rows = slice(last.rows.start, new.rows.stop)
+    return [
+        Group(last.first, last.count + 1, rows, slice(last.keys.start, new.keys.stop), new.blocks)
+    ]
 
 
-def _places(packing: Packing, bias: torch.Tensor, rows: slice, keys: slice) -> tuple[Any, ...]:
+def _blocks(limits: Any, length: int, keys: int) -> tuple[Block, ...]:
+    """What `limits` [n, 2] show to the queries of a sequence, nothing added."""
+    if limits is None or ((limits[:, 0] == 0) & (limits[:, 1] == keys)).all():
+        return tuple(whole(Kind.ALL, length, keys))
+    plan = np.column_stack([limits, np.full(length, PLAIN, dtype=np.int32)])
+    return tuple(of_rows(plan, slice(None), keys))
+
+
+# --- what is added --------------------------------------------------------------------------------
+
+
+def _parts(
+    packing: Packing, bias: Maybe, scale: float
+) -> Iterator[tuple[Group, Terms, tuple[Block, ...]]]:
+    """The groups, what happens to their scores, and their blocks."""
+    if bias is None:
+        for group in packing.groups(together=True):
+            terms = Terms(None, None, scale, -math.inf)
+            if any(block.kind is Kind.DENSE for block in group.blocks):
+                terms = _terms(group, packing, None, scale)
+            yield group, terms, group.blocks
+        return
+    for group in packing.groups(together=False):
+        terms = _terms(group, packing, bias, scale)
+        kind = Kind.DENSE if _is_tame(terms) else Kind.FORMULA
+        sizes = (x.stop - x.start for x in (group.rows, group.keys))
+        yield group, terms, tuple(whole(kind, *sizes))
+
+
+def _terms(group: Group, packing: Packing, bias: Maybe, scale: float) -> Terms:
+    """Bias and mask of one sequence; the bias is a view where its tokens lie together."""
+    part = None if bias is None else bias[_one(bias, group)][_places(packing, bias, group)]
+    mask = None
+    if packing.seen is not None:
+        rows, keys = (x.stop - x.start for x in (group.rows, group.keys))
+        limits = packing.seen[group.rows][: rows // group.count]
+        at = torch.arange(keys // group.count)
+        mask = ((at >= limits[:, :1]) & (at < limits[:, 1:]))[None, None]
+    return Terms(part, mask, scale, -math.inf)
+
+
+def _one(bias: torch.Tensor, group: Group) -> slice:
+    return slice(group.first, group.first + 1) if bias.shape[0] > 1 else slice(0, 1)
+
+
+def _places(packing: Packing, bias: torch.Tensor, group: Group) -> tuple[Any, ...]:
     """What picks the tokens of a sequence out of a bias [1, H, L|1, S|1]."""
-    at = _together(packing.q_position[rows]), _together(packing.k_position[keys])
+    at = _together(packing.q_position[group.rows]), _together(packing.k_position[group.keys])
     queries, found = (
         slice(None) if bias.shape[axis] == 1 else place
         for axis, place in zip((2, 3), at, strict=True)
@@ -108,41 +186,28 @@ def _together(position: torch.Tensor) -> slice | torch.Tensor:
     return slice(first, last + 1) if last - first + 1 == len(position) else position
 
 
-def _visible(seen: torch.Tensor, keys: int) -> Maybe:
-    """Intervals [n, 2] as a mask [1, 1, n, s]; None where all keys are visible."""
-    if bool((seen[:, 0] == 0).all()) and bool((seen[:, 1] == keys).all()):
-        return None
-    at = torch.arange(keys)
-    return ((at >= seen[:, :1]) & (at < seen[:, 1:]))[None, None]
-
-
-def _blocks(sequence: _Sequence, seen: Maybe) -> tuple[Block, ...]:
-    length, keys = (x.stop - x.start for x in (sequence.rows, sequence.keys))
-    terms = sequence.terms
-    if terms.bias is not None and not _is_tame(terms, length, keys):
-        return tuple(whole(Kind.FORMULA, length, keys))
-    if terms.mask is None:
-        return tuple(whole(Kind.ALL if terms.bias is None else Kind.DENSE, length, keys))
-    assert seen is not None
-    limits = seen[sequence.rows].contiguous().numpy().tobytes()
-    return _of_intervals(limits, keys, PLAIN if terms.bias is None else BIASED)
-
-
-def _is_tame(terms: Terms, length: int, keys: int) -> bool:
+def _is_tame(terms: Terms) -> bool:
     """Whether the fused backward keeps its digits: see `mask_plan.py`."""
     assert terms.bias is not None
-    bias = terms.bias.detach().expand(*terms.bias.shape[:2], length, keys)
+    bias = terms.bias.detach()
     if terms.mask is not None:
-        bias = torch.where(terms.mask, bias, float("-inf"))
+        bias = torch.where(terms.mask, bias, -math.inf)
     return bool(bias.amax(-1).abs().amax() <= LARGEST)
 
 
-@functools.lru_cache(maxsize=256)
-def _of_intervals(limits: bytes, keys: int, kind: int) -> tuple[Block, ...]:
-    """All layers of a model ask for the same intervals: they are cut into blocks once."""
-    seen = np.frombuffer(limits, dtype=np.int32).reshape(-1, 2)
-    plan = np.column_stack([seen, np.full(len(seen), kind, dtype=np.int32)])
-    return tuple(of_rows(plan, slice(0, 1), keys))
+# --- the operator ---------------------------------------------------------------------------------
+
+
+def attend_packed(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Packing, bias: Maybe, scale: float
+) -> torch.Tensor:
+    """The definition [T, H, V], differentiable any number of times."""
+    found = [
+        attend(*group.views(*_heads_first(q, k, v)), _terms(group, packing, bias, scale))[0]
+        for group in packing.groups(together=False)
+    ]
+    nothing = q.sum() * q.new_empty((0, q.shape[1], v.shape[-1]))  # as differentiable as the rest
+    return torch.cat(found, 1).transpose(0, 1) if found else nothing
 
 
 @torch.library.custom_op("formwright::varlen_attention", mutates_args=(), device_types="cpu")
@@ -163,14 +228,19 @@ def varlen_attention(
     packing = Packing(q_starts, k_starts, q_position, k_position, seen)
     out, lse = _empty(q, v)
     width = v.shape[-1]
-    q, k, v = same_width(q, k, v)
-    for sequence in _sequences(packing, bias, scale):
-        mine = _batched(sequence, q, k, v)
-        to, sums = out[sequence.rows].transpose(0, 1), lse[sequence.rows].t()
-        for block in _blocks(sequence, seen):
-            part, part_sums = forward(block, *mine, sequence.terms)
-            to[:, block.rows] = part[0, ..., :width]
-            sums[:, block.rows] = part_sums[0]
+    *operands, outs, sums = _heads_first(*same_width(q, k, v), out, lse[..., None])
+    for group, terms, blocks in _parts(packing, bias, scale):
+        mine = group.views(*operands)
+        to, to_sums = (group.views(x)[0] for x in (outs, sums))
+        if group.causal is not None and bias is None:  # mostly: as few calls as can be
+            part, part_sums = flash(*mine, 0.0, group.causal, scale=scale)
+            to.copy_(part[..., :width])
+            to_sums.copy_(part_sums[..., None])
+            continue
+        for block in blocks:
+            part, part_sums = forward(block, *mine, terms)
+            to[:, :, block.rows] = part[..., :width]
+            to_sums[:, :, block.rows, 0] = part_sums
     return out, lse
 
 
@@ -214,18 +284,17 @@ def varlen_attention_backward(
     g, q, k, v, out = same_width(g, q, k, v, out)
     totals = [torch.zeros(x.shape, dtype=x.dtype) for x in (q, k, v)]
     dbias = torch.zeros_like(bias) if wants_bias and bias is not None else q.new_empty(0)
-    for sequence in _sequences(packing, bias, scale):
-        mine = _batched(sequence, q, k, v)
-        into = _batched(sequence, *totals)
-        dout, result = (x[sequence.rows].transpose(0, 1)[None] for x in (g, out))
-        sums = lse[sequence.rows].t()[None]
-        blocks = _blocks(sequence, seen)
+    operands, gradients = _heads_first(q, k, v), _heads_first(*totals)
+    saved = _heads_first(g, out, lse[..., None])
+    for group, terms, blocks in _parts(packing, bias, scale):
+        mine, into = group.views(*operands), group.views(*gradients)
+        dout, result, sums = (group.views(x)[0] for x in saved)
         for block in in_rows(list(blocks)) if wants_bias else blocks:
-            grads = backward(block, dout, *mine, result, sums, sequence.terms)
+            grads = backward(block, dout, *mine, result, sums[..., 0], terms)
             for total, grad in zip(parts(block, *into), grads, strict=False):
                 total += grad
             if wants_bias:
-                _add_to_bias(dbias, grads[3], sequence, block, packing)
+                _add_to_bias(dbias, grads[3], group, terms, block, packing)
     dq, dk, dv = (
         x if x.shape[-1] == w else x[..., :w].contiguous()
         for x, w in zip(totals, widths, strict=True)
@@ -234,18 +303,20 @@ def varlen_attention_backward(
 
 
 def _add_to_bias(
-    dbias: torch.Tensor, ds: torch.Tensor, sequence: _Sequence, block: Block, packing: Packing
+    dbias: torch.Tensor,
+    ds: torch.Tensor,
+    group: Group,
+    terms: Terms,
+    block: Block,
+    packing: Packing,
 ) -> None:
     """Add the gradient of the scores of a block to where the bias came from."""
-    part = sequence.terms.bias
-    assert part is not None
-    whole_part = torch.zeros_like(part)
+    assert terms.bias is not None
+    whole_part = torch.zeros_like(terms.bias)
     cut = cut_terms(block, Terms(whole_part, None, 1.0, 0.0)).bias
     assert cut is not None
     cut += ds.sum_to_size(cut.shape).to(cut.dtype)
-    places = _places(packing, dbias, sequence.rows, sequence.keys)
-    target = dbias[_one(dbias, sequence.number)]
-    target[places] += whole_part
+    dbias[_one(dbias, group)][_places(packing, dbias, group)] += whole_part
 
 
 @varlen_attention_backward.register_fake

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import fx
 
@@ -32,6 +34,7 @@ class Looked:
     tells: bool
 
 
+Array = npt.NDArray[Any]
 Worth = Callable[[int, int], bool]  # (wanted tokens, all tokens) -> whether removing the rest pays
 
 
@@ -66,53 +69,60 @@ class RealTokens:
         """See the class; None where the padded graph has to run."""
         with torch.no_grad():
             size, *values = self._compute.forward(*self._pick(inputs))
-            named = values[len(values) - self._named :]
-            visible = [_visible(looked, values) for looked in self._looked]
-            if any(v is None for v in visible):
+        # NumPy from here on: on arrays as small as these its calls take a fraction of torch's time
+        arrays = [v.cpu().numpy() for v in values]
+        told = self._derive(tuple(size.shape[:2]), arrays)
+        if told is None:
+            return None
+        return tuple(torch.from_numpy(array).to(size.device) for array in told)
+
+    def _derive(self, size: tuple[int, ...], arrays: list[Array]) -> list[Array] | None:
+        named = arrays[len(arrays) - self._named :]
+        visible = [_visible(looked, arrays) for looked in self._looked]
+        if any(v is None for v in visible):
+            return None
+        pairs = list(zip(self._looked, visible, strict=True))
+        keep = wanted(size, named, pairs, self._shown)
+        kept = int(keep.sum())
+        if kept in (0, keep.size) or not self._worth(kept, keep.size):
+            return None
+        told = [keep]
+        for looked, sight in pairs:
+            seen = intervals(sight, keep, looked.packs_queries)
+            if seen is None:
                 return None
-            keep = wanted(
-                size.shape[:2], named, list(zip(self._looked, visible, strict=True)), self._shown
-            )
-            kept = int(keep.sum())
-            if kept in (0, keep.numel()) or not self._worth(kept, keep.numel()):
+            if looked.tells:
+                told.append(
+                    np.ascontiguousarray(np.broadcast_to(seen, (len(keep), *seen.shape[1:])))
+                )
+            elif not _sees_all(seen, keep):
                 return None
-            told = [keep]
-            for looked, sight in zip(self._looked, visible, strict=True):
-                seen = intervals(sight, keep, looked.packs_queries)
-                if seen is None:
-                    return None
-                if looked.tells:
-                    told.append(seen.expand(keep.shape[0], -1, -1).contiguous())
-                elif not _sees_all(seen, keep):
-                    return None
-            return tuple(told)
+        return told
 
 
-def _visible(looked: Looked, values: Sequence[torch.Tensor]) -> torch.Tensor | None:
+def _visible(looked: Looked, arrays: Sequence[Array]) -> Array | None:
     """What all sights show, [B|1, Q|1, L]; None if one is more than a mask."""
-    found: torch.Tensor | None = None
+    found: Array | None = None
     for position, added in looked.sights:
-        value = values[position]
+        value = arrays[position]
         if added:
             visible = value == 0
-            if not bool((visible | (value <= HIDES)).all()):
+            if not (visible | (value <= HIDES)).all():
                 return None
             value = visible
         found = value if found is None else found & value
     assert found is not None
-    while found.dim() < 4:
-        found = found[None]
-    return found[:, 0]
+    return found.reshape((1,) * (4 - found.ndim) + found.shape)[:, 0]
 
 
 def wanted(
-    size: Sequence[int],
-    named: Sequence[torch.Tensor],
-    visible: Sequence[tuple[Looked, torch.Tensor]],
+    size: tuple[int, ...],
+    named: Sequence[Array],
+    visible: Sequence[tuple[Looked, Array]],
     shown: bool,
-) -> torch.Tensor:
+) -> Array:
     """The wanted tokens [B, L]. `shown`: the caller reads every token that any query sees."""
-    keep = torch.zeros(tuple(size), dtype=torch.bool, device=visible[0][1].device)
+    keep = np.zeros(size, dtype=bool)
     for cells in named:
         keep |= cells
     reach = [v.any(1) for _, v in visible]
@@ -120,35 +130,36 @@ def wanted(
         if shown or not looked.packs_queries:
             keep |= cells
     # What no query sees, no wanted query sees: mostly that settles it.
-    while any(bool((cells & ~keep).any()) for cells in reach):
-        before = int(keep.sum())
+    while any((cells & ~keep).any() for cells in reach):
+        before = keep.sum()
         for looked, sight in visible:
             if looked.packs_queries:
-                keep = keep | (sight & keep[:, :, None]).any(1)
-        if int(keep.sum()) == before:
+                keep |= (sight & keep[:, :, None]).any(1)
+        if keep.sum() == before:
             break
     return keep
 
 
-def intervals(sight: torch.Tensor, keep: torch.Tensor, packs_queries: bool) -> torch.Tensor | None:
+def intervals(sight: Array, keep: Array, packs_queries: bool) -> Array | None:
     """What each query sees among the kept keys, int32 [B, Q|1, 2]; None if a wanted query sees
     none, or something else than an interval of them. Rows of other queries mean nothing."""
     sight = sight & keep[:, None]  # [B, Q|1, L]
     rank = keep.cumsum(1)
     count = sight.sum(-1)
-    first = sight.to(torch.uint8).argmax(-1)
-    last = sight.shape[-1] - 1 - sight.flip(-1).to(torch.uint8).argmax(-1)
-    begin, end = rank.gather(1, first) - 1, rank.gather(1, last)
+    first = sight.argmax(-1)
+    last = sight.shape[-1] - 1 - sight[..., ::-1].argmax(-1)
+    begin = np.take_along_axis(rank, first, 1) - 1
+    end = np.take_along_axis(rank, last, 1)
     good = (count > 0) & (count == end - begin)
     if packs_queries:
-        good = good | ~(keep if good.shape[1] > 1 else keep.any(1, keepdim=True))
-    if not bool(good.all()):
+        good |= ~(keep if good.shape[1] > 1 else keep.any(1, keepdims=True))
+    if not good.all():
         return None
-    return torch.stack([begin, end], -1).to(torch.int32)
+    return np.stack([begin, end], -1).astype(np.int32)
 
 
-def _sees_all(seen: torch.Tensor, keep: torch.Tensor) -> bool:
+def _sees_all(seen: Array, keep: Array) -> bool:
     """Whether the queries of each sequence that has any see all its wanted keys."""
-    count = keep.sum(1)
-    whole = (seen[..., 0] == 0) & (seen[..., 1] == count[:, None])
-    return bool((whole | (count == 0)[:, None]).all())
+    count = keep.sum(1)[:, None]
+    whole = (seen[..., 0] == 0) & (seen[..., 1] == count)
+    return bool((whole | (count == 0)).all())
