@@ -1,11 +1,12 @@
 """A fact that only the call knows: which tokens matter, and what each of them sees.
 
-Shapes: B batch, L padded length of keys, Q of queries. A sight is [B|1, 1, Q|1, L]; cells that
+Shapes: B batch, L padded length of keys, Q queries. A sight is [B|1, 1, Q|1, L|1]; cells that
 readers name are [B|1, L|1].
 
 The wanted tokens are the smallest set that holds the named cells and every key that is visible to
 a wanted query. Attention from wanted tokens never reads another one, so the others need not exist.
-It must not know graphs. Next: `remove_padding.py` for where the values come from.
+It must not know graphs. Next: `packed_graph.py` for where the values come from, `sights.py` for how
+what is seen is told.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import fx
 
-from ..operators.mask_plan import HIDES
+from .sights import Array, Seen, seen_by
 from .subgraph import fold_constants, picker
+
+Worth = Callable[[int, int, int], bool]
+"""(wanted tokens, all tokens, sequences) -> whether removing the rest pays."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,6 @@ class Looked:
     sights: tuple[tuple[int, bool], ...]
     packs_queries: bool
     tells: bool
-
-
-Array = npt.NDArray[Any]
-Worth = Callable[[int, int], bool]  # (wanted tokens, all tokens) -> whether removing the rest pays
 
 
 class RealTokens:
@@ -70,96 +69,63 @@ class RealTokens:
         with torch.no_grad():
             size, *values = self._compute.forward(*self._pick(inputs))
         # NumPy from here on: on arrays as small as these its calls take a fraction of torch's time
-        arrays = [v.cpu().numpy() for v in values]
-        told = self._derive(tuple(size.shape[:2]), arrays)
+        told = self._derive(tuple(size.shape[:2]), [v.cpu().numpy() for v in values])
         if told is None:
             return None
         return tuple(torch.from_numpy(array).to(size.device) for array in told)
 
     def _derive(self, size: tuple[int, ...], arrays: list[Array]) -> list[Array] | None:
-        named = arrays[len(arrays) - self._named :]
-        visible = [_visible(looked, arrays) for looked in self._looked]
-        if any(v is None for v in visible):
-            return None
-        pairs = list(zip(self._looked, visible, strict=True))
-        keep = wanted(size, named, pairs, self._shown)
-        kept = int(keep.sum())
-        if kept in (0, keep.size) or not self._worth(kept, keep.size):
-            return None
-        told = [keep]
-        for looked, sight in pairs:
-            seen = intervals(sight, keep, looked.packs_queries)
+        named = arrays[len(arrays) - self._named :] if self._named else []
+        found: list[tuple[Looked, Seen]] = []
+        for looked in self._looked:
+            seen = seen_by([(arrays[i], added) for i, added in looked.sights], size[1])
             if seen is None:
                 return None
+            found.append((looked, seen))
+        keep = wanted(size, named, found, self._shown)
+        kept = int(keep.sum())
+        if kept in (0, keep.size) or not self._worth(kept, keep.size, size[0]):
+            return None
+        told = [keep]
+        for looked, seen in found:
+            limits = seen.among(keep, keep if looked.packs_queries else None)
+            if limits is None:
+                return None
             if looked.tells:
-                told.append(
-                    np.ascontiguousarray(np.broadcast_to(seen, (len(keep), *seen.shape[1:])))
-                )
-            elif not _sees_all(seen, keep):
+                whole = (size[0], seen.queries(size[1] if looked.packs_queries else None), 2)
+                told.append(np.ascontiguousarray(np.broadcast_to(limits, whole)))
+            elif not _sees_all(limits, keep):
                 return None
         return told
-
-
-def _visible(looked: Looked, arrays: Sequence[Array]) -> Array | None:
-    """What all sights show, [B|1, Q|1, L]; None if one is more than a mask."""
-    found: Array | None = None
-    for position, added in looked.sights:
-        value = arrays[position]
-        if added:
-            visible = value == 0
-            if not (visible | (value <= HIDES)).all():
-                return None
-            value = visible
-        found = value if found is None else found & value
-    assert found is not None
-    return found.reshape((1,) * (4 - found.ndim) + found.shape)[:, 0]
 
 
 def wanted(
     size: tuple[int, ...],
     named: Sequence[Array],
-    visible: Sequence[tuple[Looked, Array]],
+    found: Sequence[tuple[Looked, Seen]],
     shown: bool,
 ) -> Array:
     """The wanted tokens [B, L]. `shown`: the caller reads every token that any query sees."""
     keep = np.zeros(size, dtype=bool)
     for cells in named:
         keep |= cells
-    reach = [v.any(1) for _, v in visible]
-    for (looked, _), cells in zip(visible, reach, strict=True):
+    reach = [seen.reach() for _, seen in found]
+    for (looked, _), cells in zip(found, reach, strict=True):
         if shown or not looked.packs_queries:
             keep |= cells
     # What no query sees, no wanted query sees: mostly that settles it.
     while any((cells & ~keep).any() for cells in reach):
         before = keep.sum()
-        for looked, sight in visible:
+        for looked, seen in found:
             if looked.packs_queries:
-                keep |= (sight & keep[:, :, None]).any(1)
+                keep |= seen.reach(keep)
         if keep.sum() == before:
             break
     return keep
 
 
-def intervals(sight: Array, keep: Array, packs_queries: bool) -> Array | None:
-    """What each query sees among the kept keys, int32 [B, Q|1, 2]; None if a wanted query sees
-    none, or something else than an interval of them. Rows of other queries mean nothing."""
-    sight = sight & keep[:, None]  # [B, Q|1, L]
-    rank = keep.cumsum(1)
-    count = sight.sum(-1)
-    first = sight.argmax(-1)
-    last = sight.shape[-1] - 1 - sight[..., ::-1].argmax(-1)
-    begin = np.take_along_axis(rank, first, 1) - 1
-    end = np.take_along_axis(rank, last, 1)
-    good = (count > 0) & (count == end - begin)
-    if packs_queries:
-        good |= ~(keep if good.shape[1] > 1 else keep.any(1, keepdims=True))
-    if not good.all():
-        return None
-    return np.stack([begin, end], -1).astype(np.int32)
-
-
-def _sees_all(seen: Array, keep: Array) -> bool:
+def _sees_all(limits: Array, keep: Array) -> bool:
     """Whether the queries of each sequence that has any see all its wanted keys."""
     count = keep.sum(1)[:, None]
-    whole = (seen[..., 0] == 0) & (seen[..., 1] == count)
+    whole = (limits[..., 0] == 0) & (limits[..., 1] == count)
     return bool((whole | (count == 0)).all())

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from formwright.compiler import Reason, collect
 
+pytestmark = pytest.mark.usefixtures("packs_always")
+
 B, L = 4, 14
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5}
 TINY = {"vocab_size": 50, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -27,12 +29,26 @@ BERT = {
     **TINY,
 }
 GPT2 = {
-    **{"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 40, "use_cache": False},
-    **{"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "num_labels": 3, **TINY},
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 40,
+    "use_cache": False,
+    "attn_pdrop": 0.0,
+    "resid_pdrop": 0.0,
+    "embd_pdrop": 0.0,
+    "num_labels": 3,
+    **TINY,
 }
 LLAMA = {
-    **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, **TINY},
-    **{"num_key_value_heads": 2, "intermediate_size": 48, "use_cache": False, "num_labels": 3},
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    **TINY,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "use_cache": False,
+    "num_labels": 3,
 }
 ENCODERS = {
     "bert": lambda: transformers.BertModel(transformers.BertConfig(**BERT), False),
@@ -165,7 +181,9 @@ AUTO = {
     "last token, eager attention": lambda: Loss(
         transformers.GPT2ForSequenceClassification(transformers.GPT2Config(**GPT2)), False, "eager"
     ),
-    "language model": lambda: Loss(transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA))),
+    "language model": lambda: Loss(
+        transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA))
+    ),
 }
 DEMANDED = ("[CLS]", "[CLS], eager attention", "last token", "last token, eager attention")
 
