@@ -115,7 +115,7 @@ def compile_graph(
     pipeline = Pipeline.of(options, report, instruments(number), passes)
     tree = pipeline.expand(captured.module)
 
-    lowering = Lowering(captured, lower, report, number, options.verify)
+    lowering = Lowering(captured, lower, report, number, options)
     dispatcher = Dispatcher(tree, lowering, captured.module)
     first = dispatcher.first
     first.executable, first.guards = lowering.while_compiling(first.graph, first.name, inputs)

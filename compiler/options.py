@@ -39,9 +39,10 @@ Did you mean 'attention'?
     attention: bool = True
     """Rewrite attention written by hand to one fused call."""
     padding: str = "auto"
-    """Padding removal (no pass reads it yet)."""
+    """Compute the real tokens of a ragged batch only: "auto" where no output can tell, "remove" where
+    the caller does not read the padded rows of outputs either (they come back as zeros), "off"."""
     demand: bool = True
-    """Compute only the tokens that an output demands (no pass reads it yet)."""
+    """What one token of each sequence is read of is computed for that token alone."""
     norm: str = "auto"
     """Norm equivalences (no pass reads it yet)."""
     disable: tuple[str, ...] = ()

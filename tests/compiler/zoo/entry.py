@@ -23,7 +23,7 @@ class Entry:
     `build()` gives the model, args and kwargs; that of a `causal` model takes `left=True`, which
     pads on the left: the first queries see no key. `sites` are the attentions that the graph
     spells out; all are rewritten, unless `code` says why none is. In float64 those are declined
-    that take their softmax `in_float32`. In inference come those `opened` from operators of torch's.
+    that take their softmax `in_float32`. In inference those `opened` are in operators of torch's.
     """
 
     build: Callable[..., Built]
