@@ -39,8 +39,8 @@ Did you mean 'attention'?
     attention: bool = True
     """Rewrite attention written by hand to one fused call."""
     padding: str = "auto"
-    """Compute the real tokens of a ragged batch only: "auto" where no output can tell, "remove" where
-    the caller does not read the padded rows of outputs either (they come back as zeros), "off"."""
+    """Compute the real tokens of a ragged batch only: "auto" where no output can tell, "remove"
+    where the caller does not read padded rows of outputs either (they come as zeros), "off"."""
     demand: bool = True
     """What one token of each sequence is read of is computed for that token alone."""
     norm: str = "auto"

@@ -84,7 +84,8 @@ class Group:
         part = x.narrow(2, rows.start, rows.stop - rows.start)
         if self.count == 1:
             return part
-        return part.unflatten(2, (self.count, -1)).squeeze(0).transpose(0, 1)
+        split: torch.Tensor = part.unflatten(2, (self.count, -1))
+        return split.squeeze(0).transpose(0, 1)
 
 
 def _heads_first(*tensors: torch.Tensor) -> list[torch.Tensor]:
@@ -202,10 +203,11 @@ def attend_packed(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Packing, bias: Maybe, scale: float
 ) -> torch.Tensor:
     """The definition [T, H, V], differentiable any number of times."""
-    found = [
-        attend(*group.views(*_heads_first(q, k, v)), _terms(group, packing, bias, scale))[0]
-        for group in packing.groups(together=False)
-    ]
+    found: list[torch.Tensor] = []
+    for group in packing.groups(together=False):
+        mine = group.views(*_heads_first(q, k, v))
+        terms = _terms(group, packing, bias, scale)
+        found.append(attend(mine[0], mine[1], mine[2], terms)[0])
     nothing = q.sum() * q.new_empty((0, q.shape[1], v.shape[-1]))  # as differentiable as the rest
     return torch.cat(found, 1).transpose(0, 1) if found else nothing
 
@@ -238,7 +240,7 @@ def varlen_attention(
             to_sums.copy_(part_sums[..., None])
             continue
         for block in blocks:
-            part, part_sums = forward(block, *mine, terms)
+            part, part_sums = forward(block, mine[0], mine[1], mine[2], terms)
             to[:, :, block.rows] = part[..., :width]
             to_sums[:, :, block.rows, 0] = part_sums
     return out, lse
@@ -290,7 +292,7 @@ def varlen_attention_backward(
         mine, into = group.views(*operands), group.views(*gradients)
         dout, result, sums = (group.views(x)[0] for x in saved)
         for block in in_rows(list(blocks)) if wants_bias else blocks:
-            grads = backward(block, dout, *mine, result, sums[..., 0], terms)
+            grads = backward(block, dout, mine[0], mine[1], mine[2], result, sums[..., 0], terms)
             for total, grad in zip(parts(block, *into), grads, strict=False):
                 total += grad
             if wants_bias:
@@ -343,7 +345,9 @@ def _gradient(ctx: Any, g: torch.Tensor, _: Any) -> tuple[Any, ...]:
     q, k, v, *places, seen, bias, out, lse = ctx.saved_tensors
     wants_bias = bool(ctx.needs_input_grad[8])
     if torch.is_grad_enabled():  # somebody will differentiate this again
-        result = attend_packed(q, k, v, Packing(*places, seen), bias, ctx.scale)
+        result = attend_packed(
+            q, k, v, Packing(places[0], places[1], places[2], places[3], seen), bias, ctx.scale
+        )
         wanted = [x if x is not None and x.requires_grad else None for x in (q, k, v, bias)]
         sources = [x for x in wanted if x is not None]
         keywords = {"create_graph": True, "materialize_grads": True}

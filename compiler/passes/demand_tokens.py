@@ -115,7 +115,8 @@ def _of_index(node: fx.Node, layout: Layout, axes: TokenAxes) -> tuple[Any, int 
         return None
     if not isinstance(indices, list | tuple) or len(indices) != 2:
         return None
-    sequence, position = indices
+    sequence: Any = indices[0]
+    position: Any = indices[1]
     value = fake(position) if isinstance(position, fx.Node) else None
     if value is None or value.dtype == torch.bool or value.dim() != 1:
         return None

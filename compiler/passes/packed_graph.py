@@ -25,7 +25,9 @@ from .real_tokens import Looked, RealTokens, Worth
 from .rearrange import Writer
 from .subgraph import derived_input, extract
 from .token_axes import TokenAxes
-from .token_demand import Demand, Site
+from .token_demand import IGNORED, Demand, Site
+
+RECOMPUTE_TAGS = ("recompute", "ac_graph_id")
 
 
 @dataclass
@@ -45,7 +47,7 @@ class PackedGraph:
         """Write the packed graph; the derivation that tells its tokens."""
         first = next(n for n in self.graph.nodes if n.op == "call_function")
         head = Writer(self.graph, self.facts, first, self.facts.inputs)
-        looked, sights = self._looked()
+        looked, sights = self._looked(head)
         tokens = self.axes.tokens
         size = head.sizes([tokens.batch.size, tokens.token.size])
         device = value_of(self.sites[0].read.key).device
@@ -57,7 +59,7 @@ class PackedGraph:
         looks = list(looked.values())
         return RealTokens(compute, positions, looks, len(named), self.found.shown, self.worth)
 
-    def _looked(self) -> tuple[dict[Any, Looked], list[fx.Node]]:
+    def _looked(self, head: Writer) -> tuple[dict[Any, Looked], list[fx.Node]]:
         """What the prologue looks at: once for all sites with the same sights."""
         looked: dict[Any, Looked] = {}
         nodes: dict[fx.Node, int] = {}
@@ -65,13 +67,17 @@ class PackedGraph:
             for sight in site.sights.sights:
                 nodes.setdefault(sight.node, len(nodes))
             sights = tuple((nodes[s.node], s.added) for s in site.sights.sights)
-            among = self._is_among(site)
-            tells = not among or not all(_alike(s.node) for s in site.sights.sights)
-            looked[self._key(site)] = Looked(sights, among, tells)
+            queries = None
+            if not self._is_among(site):
+                size = head.sizes(value_of(site.read.query).shape[2:3])
+                queries = nodes.setdefault(head.call(aten.zeros.default, size), len(nodes))
+            tells = queries is not None or not all(_alike(s.node) for s in site.sights.sights)
+            looked[self._key(site)] = Looked(sights, queries, tells)
         return looked, list(nodes)
 
     def _key(self, site: Site) -> Any:
-        return site.sights.key, self._is_among(site)
+        among = self._is_among(site)
+        return site.sights.key, None if among else str(value_of(site.read.query).shape[2])
 
     def _is_among(self, site: Site) -> bool:
         """Whether the queries of a site are among the tokens."""
@@ -84,6 +90,9 @@ class PackedGraph:
         with unbacked_sizes(value_of(keep)):
             both = head.new(TOKEN_ROWS, last)
         rows, sequence, position, self.starts = (head.item(both, i) for i in range(4))
+        for node in (both, rows, sequence, position, self.starts):
+            for tag in RECOMPUTE_TAGS:  # made anew in a backward pass, T would be another size
+                node.meta.pop(tag, None)
         self.rows = Rows(rows, sequence, position)
         self.seen: dict[Any, fx.Node] = {}
         queries = {self._key(s): value_of(s.read.query).shape[2] for s in self.sites}
@@ -101,19 +110,42 @@ class PackedGraph:
 
     def _rewrite(self) -> None:
         self.by_call = {s.read.call: s for s in self.sites}
+        losses = [n for n in self.graph.nodes if self._is_loss_of_rows(n)]
         packer = Packer(self.graph, self.facts, self.axes, self.rows, self._attend)
         for node in list(self.graph.nodes):
             if node in self.chosen:
                 packer.pack(node)
-                outside = [u for u in node.users if u not in self.chosen]
+                outside = [u for u in node.users if u not in self.chosen and u not in losses]
                 if outside:
                     made = packer.whole(node)
                     node.replace_all_uses_with(made, delete_user_cb=lambda u, o=outside: u in o)
+            elif node in losses:
+                self._count_rows(node, packer.before(node))
             elif node in self.by_call and not self._is_among(self.by_call[node]):
                 self._attend_from_elsewhere(self.by_call[node], packer.before(node))
         for node in reversed(self.chosen):
             if not node.users:
                 self.graph.erase_node(node)
+
+    def _is_loss_of_rows(self, node: fx.Node) -> bool:
+        """Whether a call is a mean or sum over rows [B * L, classes] that are packed: the rows that
+        are left out have the ignored label, and count for nothing."""
+        if node.target not in IGNORED or node.args[0] not in self.chosen or node.kwargs:
+            return False
+        layout = self.axes.layout(node.args[0])
+        summed = len(node.args) < 4 or node.args[3] in (1, 2)
+        return (
+            layout is not None
+            and summed
+            and self.axes.tokens.is_gone(layout[0])
+            and (len(layout) == 2 and len(layout[0]) == 2)
+        )
+
+    def _count_rows(self, node: fx.Node, packer: Packer) -> None:
+        layout: Any = self.axes.layout(node.args[0])
+        rows = packer.rows(node.args[0])
+        labels = packer.picked(node.args[1], layout[:1], layout[:1])  # type: ignore[arg-type]
+        node.replace_all_uses_with(packer.write.new(node.target, rows, labels, *node.args[2:]))
 
     # --- attention ------------------------------------------------------------------------------
 

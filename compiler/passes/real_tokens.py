@@ -29,12 +29,17 @@ Worth = Callable[[int, int, int], bool]
 @dataclass(frozen=True)
 class Looked:
     """What hides keys in some attentions of a graph: positions of its sights among the values that
-    the prologue computes, each with whether it is added; whether their queries are the tokens
-    themselves, and whether they want to be told the interval that each query sees."""
+    the prologue computes, each with whether it is added; where among these a value [Q] is, if the
+    queries are not the tokens themselves; whether the interval that each query sees is told."""
 
     sights: tuple[tuple[int, bool], ...]
-    packs_queries: bool
+    queries: int | None
     tells: bool
+
+    @property
+    def packs_queries(self) -> bool:
+        """Whether the queries are the tokens themselves."""
+        return self.queries is None
 
 
 class RealTokens:
@@ -92,7 +97,8 @@ class RealTokens:
             if limits is None:
                 return None
             if looked.tells:
-                whole = (size[0], seen.queries(size[1] if looked.packs_queries else None), 2)
+                count = size[1] if looked.queries is None else len(arrays[looked.queries])
+                whole = (size[0], count, 2)
                 told.append(np.ascontiguousarray(np.broadcast_to(limits, whole)))
             elif not _sees_all(limits, keep):
                 return None

@@ -74,8 +74,8 @@ def remove_padding(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
         if _is_followed(site.read, axes):
             sites.append(site)
         else:
-            reason = _lost(site.read, axes)
-            outcome.declined.append(decline(site.read.call, Reason.AXES, reason))
+            lost = decline(site.read.call, Reason.AXES, _lost(site.read, axes))
+            outcome.declined.append(lost)
     found = demand(graph, facts, axes, sites, options.padding == "remove")
     chosen = _chosen(graph, axes, sites, found)
     for site in sites:
@@ -162,7 +162,7 @@ def _chosen(
 
 def _worth(chosen: Iterable[fx.Node], sites: int) -> Worth:
     """The cost gate: whether the products of the tokens that are left out outweigh the packing."""
-    weights = [fake(n.args[PRODUCTS[n.target]]) for n in chosen if n.target in PRODUCTS]  # type: ignore[index,arg-type]
+    weights = [fake(n.args[PRODUCTS[n.target]]) for n in chosen if n.target in PRODUCTS]  # type: ignore[arg-type]
     per_token = sum(2 * w.numel() for w in weights if w is not None and not is_symbolic(w))
 
     def pays(wanted: int, tokens: int, sequences: int) -> bool:

@@ -32,17 +32,17 @@ class Seen:
     high: Array
     matrix: Array | None = None
 
-    def queries(self, among: int | None) -> int:
-        """How many queries there are: `among`, if they are the tokens."""
-        return among if among is not None else self.low.shape[1]
-
     def reach(self, asking: Array | None = None) -> Array:
         """The keys [B|1, L] that some query sees; of those `asking` [B, Q], if given."""
         if self.matrix is not None:
-            asked = self.matrix if asking is None else self.matrix & asking[:, :, None]
+            asked: Array = self.matrix if asking is None else self.matrix & asking[:, :, None]
             return np.asarray(asked.any(1) & self.keys)
         if self.low.shape[1] == 1:
-            asked = np.ones((1, 1), dtype=bool) if asking is None else asking.any(1, keepdims=True)
+            asked = (
+                np.ones((1, 1), dtype=bool)
+                if asking is None
+                else np.asarray(asking.any(1, keepdims=True))
+            )
         else:
             asked = np.ones(self.low.shape, dtype=bool) if asking is None else asking
         return _covered(self.low, self.high, asked, self.keys.shape[1]) & self.keys
@@ -75,15 +75,15 @@ def seen_by(sights: Sequence[tuple[Array, bool]], length: int) -> Seen | None:
             shown = value == 0
             if not (shown | (value <= HIDES)).all():
                 return None
-            value = shown
+            value = np.asarray(shown)
         value = value.reshape((1,) * (4 - value.ndim) + value.shape)[:, 0]
         queries = max(queries, value.shape[1])
         if value.all():
             continue
         if value.shape[1] == 1:
-            keys = keys & value[:, 0]
+            keys = np.asarray(keys & value[:, 0])
         else:
-            across = value if across is None else across & value
+            across = value if across is None else np.asarray(across & value)
     if across is None:
         ends = np.zeros((1, queries), dtype=np.int64)
         return Seen(keys, ends, ends + length)
@@ -120,7 +120,7 @@ def _good(good: Array, asking: Array | None) -> bool:
     """Whether all queries are good, of those `asking`."""
     if asking is None:
         return bool(good.all())
-    asking = asking if good.shape[1] > 1 else asking.any(1, keepdims=True)
+    asking = asking if good.shape[1] > 1 else np.asarray(asking.any(1, keepdims=True))
     return bool((good | ~asking).all())
 
 

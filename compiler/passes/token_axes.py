@@ -18,7 +18,8 @@ from typing import Any
 from torch import fx
 
 from ..facts import Facts
-from ..graph import fake, same_size
+from ..graph import fake, is_call, same_size
+from .attention_read import CALLS
 from .axes import Atom, Axis, Layout, Unreadable, atoms, flat, new_axis
 
 
@@ -59,12 +60,15 @@ class Tokens:
 @dataclass
 class TokenAxes:
     """`layouts` of all values that have both axes (of a call with several values: a list);
-    `tokenwise` are the calls among them; `blocked` says why a call on such values is not."""
+    `tokenwise` are the calls among them; `blocked` says why a call on such values is not. `mixed`
+    are those computed from attention along these axes, so that they surely are what they seem: that
+    a value begins with these two sizes may be chance."""
 
     tokens: Tokens
     layouts: dict[fx.Node, Layout | list[Layout]] = field(default_factory=dict)
     tokenwise: set[fx.Node] = field(default_factory=set)
     blocked: dict[fx.Node, str] = field(default_factory=dict)
+    mixed: set[fx.Node] = field(default_factory=set)
 
     def layout(self, node: Any) -> Layout | None:
         """The layout of a value that has both axes; None for any other."""
@@ -88,6 +92,8 @@ def token_axes(graph: fx.Graph, facts: Facts, batch: Any, length: Any) -> TokenA
                     raise Unreadable("no rule says that it is token-wise")
                 found.layouts[node] = rule.layout(node, found)
                 found.tokenwise.add(node)
+                if is_call(node, *CALLS) or not found.mixed.isdisjoint(node.all_input_nodes):
+                    found.mixed.add(node)
                 continue
             except Unreadable as error:
                 tokens.batch.parts = tokens.token.parts = ()

@@ -21,6 +21,7 @@ from ..errors import Declined
 from ..facts import Facts
 from ..graph import aten, fake, is_call, op_name, readers, where
 from ..report import Decline
+from .attention_parts import value_of
 from .attention_read import CALLS, AttentionRead, Sights
 from .axes import Layout, Unreadable, aligned, extent, shape_of
 from .rearrange import Writer
@@ -84,8 +85,10 @@ class _Liveness:
 
     def _reads_all(self, node: fx.Node, reader: fx.Node) -> str | None:
         if reader.op == "output":
-            self.found.shown |= self.remove
-            return None if self.remove else OUTPUT
+            if not self.remove or node not in self.axes.mixed:
+                return OUTPUT
+            self.found.shown = True
+            return None
         if reader in self.sites:
             read = self.sites[reader].read
             if node not in (read.query, read.key, read.value):
@@ -210,7 +213,9 @@ def _selected(node: fx.Node, reader: fx.Node, cells: _Cells) -> fx.Node | None:
 
 def _sliced(node: fx.Node, reader: fx.Node, cells: _Cells) -> fx.Node | None:
     """slice(x, dim, start, end) along the tokens."""
-    dim, start, end, step = (*reader.args[1:], *(0, None, None, 1)[len(reader.args) - 1 :])
+    given: list[Any] = [0, None, None, 1]
+    given[: len(reader.args) - 1] = reader.args[1:]
+    dim, start, end, step = given
     if reader.kwargs or not isinstance(dim, int) or step != 1:
         return None
     if cells.layout[dim] != (cells.liveness.axes.tokens.token,):
@@ -224,7 +229,8 @@ def _sliced(node: fx.Node, reader: fx.Node, cells: _Cells) -> fx.Node | None:
 
 def _indexed(node: fx.Node, reader: fx.Node, cells: _Cells) -> fx.Node | None:
     """x[sequences, positions]: a pair of integer indices."""
-    tokens, indices = cells.liveness.axes.tokens, reader.args[1]
+    tokens = cells.liveness.axes.tokens
+    indices: Any = reader.args[1]
     if node is not reader.args[0] or cells.layout[:2] != ((tokens.batch,), (tokens.token,)):
         return None
     if not isinstance(indices, list | tuple) or len(indices) != 2:
@@ -235,7 +241,7 @@ def _indexed(node: fx.Node, reader: fx.Node, cells: _Cells) -> fx.Node | None:
         return None
     write = cells.write
     size = write.sizes([tokens.batch.size, tokens.token.size])
-    device = fake(indices[0]).device  # type: ignore[union-attr]
+    device = value_of(indices[0]).device
     none = write.call(aten.zeros.default, size, dtype=torch.bool, device=device)
     true = write.call(aten.ones.default, [], dtype=torch.bool, device=device)
     return write.call(aten.index_put.default, none, list(indices), true)
@@ -249,7 +255,7 @@ def _taken(node: fx.Node, reader: fx.Node, cells: _Cells) -> fx.Node | None:
         return None
     if not cells.is_ahead(rows):
         return None
-    write, device = cells.write, fake(rows).device  # type: ignore[union-attr]
+    write, device = cells.write, value_of(rows).device
     size = write.sizes([a.size for a in both])
     none = write.call(aten.zeros.default, size, dtype=torch.bool, device=device)
     flat = write.call(aten.flatten.using_ints, none, 0, 1)

@@ -159,7 +159,8 @@ def _item(node: fx.Node, axes: TokenAxes) -> Layout:
     if not isinstance(layouts, list):
         raise Unreadable("it takes a part of one value")
     index: Any = node.args[1]
-    return layouts[index]
+    found: Layout = layouts[index]
+    return found
 
 
 def _pack_item(node: fx.Node, pack: Packs) -> fx.Node:
