@@ -72,9 +72,10 @@ class Group:
     @property
     def causal(self) -> bool | None:
         """Whether one call of the kernel computes it, causal or not; None if that takes more."""
-        if len(self.blocks) > 1 or self.blocks[0].kind not in (Kind.ALL, Kind.CAUSAL):
+        block, keys = self.blocks[0], (self.keys.stop - self.keys.start) // self.count
+        if len(self.blocks) > 1 or block.keys != slice(0, keys):
             return None
-        return self.blocks[0].kind is Kind.CAUSAL
+        return {Kind.ALL: False, Kind.CAUSAL: True}.get(block.kind)
 
     def views(self, q: torch.Tensor, *keyed: torch.Tensor) -> list[torch.Tensor]:
         """Views [count, H, n, K] and [count, G, s, K] of rows [1, H, T, K] and [1, G, U, K]."""

@@ -99,7 +99,7 @@ class RealTokens:
             if looked.tells:
                 count = size[1] if looked.queries is None else len(arrays[looked.queries])
                 whole = (size[0], count, 2)
-                told.append(np.ascontiguousarray(np.broadcast_to(limits, whole)))
+                told.append(np.broadcast_to(limits, whole).copy())
             elif not _sees_all(limits, keep):
                 return None
         return told

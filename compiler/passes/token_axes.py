@@ -20,7 +20,7 @@ from torch import fx
 from ..facts import Facts
 from ..graph import fake, is_call, same_size
 from .attention_read import CALLS
-from .axes import Atom, Axis, Layout, Unreadable, atoms, flat, new_axis
+from .axes import Atom, Axis, Layout, Unreadable, atoms, flat, is_one, new_axis
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +45,17 @@ class Tokens:
     def kept(self, layout: Layout) -> list[int]:
         """The axes of a value that its packed form has too, behind the rows."""
         return [i for i, axis in enumerate(layout) if not self.is_gone(axis)]
+
+    def placed(self, layout: Layout, node: fx.Node) -> Layout:
+        """`layout` of a batch of one, whose axis may be put anywhere: where a size is one."""
+        value = fake(node)
+        if value is None or not is_one(self.batch.size):
+            return layout
+        found = [tuple(a for a in atoms(axis) if a is not self.batch) for axis in layout]
+        ones = (i for i, n in enumerate(value.shape) if is_one(n))
+        place = next(ones, next((i for i, a in enumerate(found) if self.token in a), 0))
+        found[place] = (self.batch, *found[place])
+        return tuple(found)
 
     def whole(self, layout: Layout) -> Layout:
         """`layout`, if it has both axes, each once and in one piece. Raises Unreadable else."""

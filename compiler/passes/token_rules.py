@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..graph import aten, fake, is_call
+from ..graph import aten, fake, is_call, same_size
 from .attention_read import CALLS
 from .axes import (
     EXPANDS,
@@ -27,7 +27,6 @@ from .axes import (
     Layout,
     Unreadable,
     after,
-    is_one,
     new_axis,
     shape_of,
 )
@@ -116,7 +115,7 @@ def _normalised(node: fx.Node, axes: TokenAxes) -> Layout:
 
 
 def _rearranged(node: fx.Node, axes: TokenAxes) -> Layout:
-    return axes.tokens.whole(after(node, _first_argument(node, axes)))
+    return axes.tokens.whole(axes.tokens.placed(after(node, _first_argument(node, axes)), node))
 
 
 def _first_argument(node: fx.Node, axes: TokenAxes) -> Layout:
@@ -144,7 +143,7 @@ def _expanded(node: fx.Node, axes: TokenAxes) -> Layout:
     offset = len(shape) - len(source)
     axis = [new_axis(n) for n in shape[:offset]]
     for have, size, old in zip(source, shape[offset:], shape_of(node.args[0]), strict=True):
-        axis.append(new_axis(size) if is_one(old) else have)
+        axis.append(have if same_size([size], [old]) else new_axis(size))
     return axes.tokens.whole(tuple(axis))
 
 

@@ -21,6 +21,7 @@ SEES = {
     "all": None,
     "causal": lambda i, j: j <= i,
     "window": lambda i, j: (j <= i) & (j > i - 20),
+    "the first keys": lambda i, j: (j < 20) & (i == i),
 }
 BIASES = {"none": None, "one": (1, H, L, L), "per sequence": (B, 1, L, L), "keys": (1, 1, 1, L)}
 
