@@ -187,6 +187,8 @@ def _cut(site: Site, shared: Axis) -> int:
     """Where batch ends and heads begin: before the last axis, or where no bias or mask varies
     along a part of the batch only (then it need not be repeated along the rest)."""
     usual: int = len(shared) - 1 if len(shared) > 1 else len(shared)
+    if len(site.query.layout) > 3 and not site.query.layout[0]:  # heads of a batch of one
+        usual = 0
     varying = [set(flat(t.value.layout)) for t in site.terms]
     cuts: list[int] = [usual, *range(len(shared), 0, -1)]
     for cut in cuts:
