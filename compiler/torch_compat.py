@@ -36,6 +36,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv, statically_known_tru
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import CheckpointPolicy
 
+# what is handed on; what is defined here needs no row
 __all__ = [
     "CONTROL_FLOW",
     "ENTER_AUTOCAST",
@@ -48,31 +49,14 @@ __all__ = [
     "LOG_USAGE",
     "OpOverload",
     "OptimizedModule",
-    "compiled_options",
-    "current_frame",
-    "forget_constants",
-    "inductor_lower",
-    "inductor_mode",
-    "inductor_option_names",
-    "is_static_input",
-    "keep_dynamo_identity",
     "list_backends",
     "lookup_backend",
     "make_fx",
-    "module_floats",
-    "new_guards",
-    "real_constants_allowed",
-    "replace_graph",
-    "restart_with_constants",
-    "saved_tensor_hooks_hidden",
     "statically_known_true",
     "sym_eq",
     "tag_activation_checkpoint",
     "trace_structured",
-    "tracing_in",
-    "tracing_mode",
     "tree_leaves",
-    "uncompiled",
 ]
 
 # Dynamo steers by these: whoever swallows one leaves it in a wrong state.

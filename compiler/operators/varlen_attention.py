@@ -7,22 +7,18 @@ values (H a multiple of G), K key width, V value width; n queries and s keys of 
 
 The fused kernel runs on views of the packed rows, so nothing is copied and nothing padded. What a
 query sees is an interval of its sequence's keys: causal and windowed attention are cut into blocks
-as in `attention.py`. Naive form: `attend_packed`.
+as in `attention.py`. Naive form: `attend_packed`. Next: `sequences.py` for where sequences lie.
 """
 
 from __future__ import annotations
 
-import functools
-import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
-from .attention_blocks import Block, Kind, of_rows, whole
+from .attention_blocks import Block, Kind, whole
 from .attention_formula import Terms, attend
 from .block_kernel import (
     Maybe,
@@ -35,101 +31,8 @@ from .block_kernel import (
     same_width,
     wide,
 )
-from .mask_plan import LARGEST, PLAIN
-
-
-@dataclass(frozen=True)
-class Packing:
-    """Where sequences lie: starts [B + 1], positions [T] and [U] in the padded sequence (for the
-    bias), and `seen` int32 [T, 2]: the first and last + 1 of the keys of the sequence that a query
-    sees; None where it sees all."""
-
-    q_starts: torch.Tensor
-    k_starts: torch.Tensor
-    q_position: torch.Tensor
-    k_position: torch.Tensor
-    seen: Maybe
-
-    def groups(self, together: bool) -> tuple[Group, ...]:
-        """The sequences that have queries. `together`: those that lie beside each other and are
-        alike make one group."""
-        starts = (self.q_starts.numpy().tobytes(), self.k_starts.numpy().tobytes())
-        seen = None if self.seen is None else self.seen.contiguous().numpy().tobytes()
-        return _groups(*starts, seen, together)
-
-
-@dataclass(frozen=True)
-class Group:
-    """`count` sequences from number `first` on, each of n queries and s keys, and the blocks that
-    one of them is computed in where nothing is added."""
-
-    first: int
-    count: int
-    rows: slice
-    keys: slice
-    blocks: tuple[Block, ...]
-
-    @property
-    def causal(self) -> bool | None:
-        """Whether one call of the kernel computes it, causal or not; None if that takes more."""
-        block, keys = self.blocks[0], (self.keys.stop - self.keys.start) // self.count
-        if len(self.blocks) > 1 or block.keys != slice(0, keys):
-            return None
-        return {Kind.ALL: False, Kind.CAUSAL: True}.get(block.kind)
-
-    def views(self, q: torch.Tensor, *keyed: torch.Tensor) -> list[torch.Tensor]:
-        """Views [count, H, n, K] and [count, G, s, K] of rows [1, H, T, K] and [1, G, U, K]."""
-        return [self._view(q, self.rows), *(self._view(x, self.keys) for x in keyed)]
-
-    def _view(self, x: torch.Tensor, rows: slice) -> torch.Tensor:
-        part = x.narrow(2, rows.start, rows.stop - rows.start)
-        if self.count == 1:
-            return part
-        split: torch.Tensor = part.unflatten(2, (self.count, -1))
-        return split.squeeze(0).transpose(0, 1)
-
-
-def _heads_first(*tensors: torch.Tensor) -> list[torch.Tensor]:
-    """Packed rows [T, H, K] as [1, H, T, K]."""
-    return [x.transpose(0, 1).unsqueeze(0) for x in tensors]
-
-
-@functools.lru_cache(maxsize=64)
-def _groups(q: bytes, k: bytes, seen: bytes | None, together: bool) -> tuple[Group, ...]:
-    """All layers of a model ask for the same groups: they are worked out once."""
-    q_starts, k_starts = (np.frombuffer(x, dtype=np.int64).tolist() for x in (q, k))
-    limits = None if seen is None else np.frombuffer(seen, dtype=np.int32).reshape(-1, 2)
-    found: list[Group] = []
-    for b, (start, stop) in enumerate(itertools.pairwise(q_starts)):
-        if start == stop:
-            continue
-        rows, keys = slice(start, stop), slice(k_starts[b], k_starts[b + 1])
-        mine = None if limits is None else limits[rows]
-        group = Group(b, 1, rows, keys, _blocks(mine, stop - start, keys.stop - keys.start))
-        found = [*found[:-1], *_joined(found[-1], group)] if together and found else [*found, group]
-    return tuple(found)
-
-
-def _joined(last: Group, new: Group) -> list[Group]:
-    """Two groups as one, if the sequences are alike and nothing lies between them."""
-    size = [(x.stop - x.start) for x in (new.rows, new.keys)]
-    alike = [(x.stop - x.start) // last.count for x in (last.rows, last.keys)] == size
-    beside = last.rows.stop == new.rows.start and last.keys.stop == new.keys.start
-    if not alike or not beside or last.blocks != new.blocks:
-        return [last, new]
-    rows = slice(last.rows.start, new.rows.stop)
-    return [
-        Group(last.first, last.count + 1, rows, slice(last.keys.start, new.keys.stop), new.blocks)
-    ]
-
-
-def _blocks(limits: Any, length: int, keys: int) -> tuple[Block, ...]:
-    """What `limits` [n, 2] show to the queries of a sequence, nothing added."""
-    if limits is None or ((limits[:, 0] == 0) & (limits[:, 1] == keys)).all():
-        return tuple(whole(Kind.ALL, length, keys))
-    plan = np.column_stack([limits, np.full(length, PLAIN, dtype=np.int32)])
-    return tuple(of_rows(plan, slice(None), keys))
-
+from .mask_plan import LARGEST
+from .sequences import Group, Packing, heads_first
 
 # --- what is added --------------------------------------------------------------------------------
 
@@ -206,7 +109,7 @@ def attend_packed(
     """The definition [T, H, V], differentiable any number of times."""
     found: list[torch.Tensor] = []
     for group in packing.groups(together=False):
-        mine = group.views(*_heads_first(q, k, v))
+        mine = group.views(*heads_first(q, k, v))
         terms = _terms(group, packing, bias, scale)
         found.append(attend(mine[0], mine[1], mine[2], terms)[0])
     nothing = q.sum() * q.new_empty((0, q.shape[1], v.shape[-1]))  # as differentiable as the rest
@@ -231,7 +134,7 @@ def varlen_attention(
     packing = Packing(q_starts, k_starts, q_position, k_position, seen)
     out, lse = _empty(q, v)
     width = v.shape[-1]
-    *operands, outs, sums = _heads_first(*same_width(q, k, v), out, lse[..., None])
+    *operands, outs, sums = heads_first(*same_width(q, k, v), out, lse[..., None])
     for group, terms, blocks in _parts(packing, bias, scale):
         mine = group.views(*operands)
         to, to_sums = (group.views(x)[0] for x in (outs, sums))
@@ -287,8 +190,8 @@ def varlen_attention_backward(
     g, q, k, v, out = same_width(g, q, k, v, out)
     totals = [torch.zeros(x.shape, dtype=x.dtype) for x in (q, k, v)]
     dbias = torch.zeros_like(bias) if wants_bias and bias is not None else q.new_empty(0)
-    operands, gradients = _heads_first(q, k, v), _heads_first(*totals)
-    saved = _heads_first(g, out, lse[..., None])
+    operands, gradients = heads_first(q, k, v), heads_first(*totals)
+    saved = heads_first(g, out, lse[..., None])
     for group, terms, blocks in _parts(packing, bias, scale):
         mine, into = group.views(*operands), group.views(*gradients)
         dout, result, sums = (group.views(x)[0] for x in saved)

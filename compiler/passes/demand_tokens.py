@@ -27,7 +27,7 @@ from ..options import Options
 from ..report import Reason
 from .attention_parts import value_of
 from .attention_read import AttentionRead, read_attention
-from .axes import Layout, aligned, extent, new_axis
+from .axes import Layout, Unreadable, aligned, extent, new_axis
 from .contract import Outcome
 from .packing import Packer, Rows, in_order
 from .rearrange import Writer
@@ -61,6 +61,8 @@ def demand_tokens(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
             outcome.rewritten += 1
         except Declined as declined:
             outcome.declined.append(decline(reader, declined.reason, str(declined)))
+        except Unreadable as error:
+            outcome.declined.append(decline(reader, Reason.SHAPES, str(error)))
     return outcome
 
 

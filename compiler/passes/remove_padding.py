@@ -28,7 +28,7 @@ from ..options import Options
 from ..report import Decline, Reason
 from .attention_parts import value_of
 from .attention_read import AttentionRead, read_attention, read_sights
-from .axes import is_one
+from .axes import Unreadable, is_one
 from .contract import Outcome
 from .packed_graph import PackedGraph
 from .packing import in_order
@@ -86,9 +86,13 @@ def remove_padding(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
             outcome.declined.append(site.whole)
     used = [s for s in sites if s.read.out not in found.reads_all]
     if used and any(n.target in PRODUCTS for n in chosen):
-        worth = _worth(chosen, len(used))
-        outcome.derivation = PackedGraph(graph, facts, axes, used, found, chosen, worth).write()
-        outcome.rewritten = sum(s.whole is None for s in used)
+        build = PackedGraph(graph, facts, axes, used, found, chosen, _worth(chosen, len(used)))
+        try:
+            outcome.derivation = build.write()
+            outcome.rewritten = sum(s.whole is None for s in used)
+        except (Declined, Unreadable) as error:  # sizes that no value has, say
+            rows = [decline(s.read.call, Reason.SHAPES, str(error)) for s in used]
+            outcome.declined += rows
     return outcome
 
 

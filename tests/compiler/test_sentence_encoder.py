@@ -41,6 +41,7 @@ class Embed(nn.Module):
         return normalize((x * real).sum(1) / real.sum(1).clamp(min=1e-9))
 
 
+@pytest.mark.usefixtures("packs_always")
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_the_same_embeddings(encoder, attention, compile_eager):
     bert = encoder[0].auto_model

@@ -5,7 +5,8 @@ import torch
 
 from formwright.compiler.operators import token_rows, varlen_attention
 from formwright.compiler.operators.attention_formula import Terms, attend
-from formwright.compiler.operators.varlen_attention import Packing, attend_packed
+from formwright.compiler.operators.sequences import Packing
+from formwright.compiler.operators.varlen_attention import attend_packed
 
 B, L, H, G, K = 4, 150, 4, 2, 8
 
