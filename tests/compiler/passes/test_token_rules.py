@@ -6,7 +6,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from formwright.compiler import collect
-from formwright.compiler.passes.token_rules import RULES
 
 pytestmark = pytest.mark.usefixtures("packs_always")
 B, L, D = 3, 6, 8
@@ -106,11 +105,3 @@ def test_packed_rows_are_the_padded_ones(name, compile_eager):
     assert not got[~keep].any()
     row = report.row("remove_padding")
     assert (row.sites, row.rewritten, row.declined) == (2, 2, [])
-
-
-# rules that no call above reaches, and why
-BESIDE = {"std", "logsumexp", "argmax", "topk", "narrow", "var", "amin", "split_with_sizes"}
-
-
-def test_the_table_has_a_layout_and_a_packing_for_every_operator():
-    assert all(callable(rule.layout) and callable(rule.pack) for rule in RULES.values())
