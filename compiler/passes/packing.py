@@ -53,7 +53,7 @@ class Packer:
         assert value is not None
         self.row = Atom(value.shape[0])
         self._graph, self.facts = graph, facts
-        self._known = [*facts.inputs, rows.rows]
+        self._known = [rows.rows, *facts.inputs]
         self._made: dict[Any, fx.Node] = {}
         self._attend = attend
 

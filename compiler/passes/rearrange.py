@@ -119,7 +119,7 @@ class Writer:
         for node in self._known:
             value = fake(node)
             for axis, n in enumerate(value.shape if value is not None else ()):
-                if same_size([n], [size]):
+                if not isinstance(n, int) and same_size([n], [size]):  # `size` is no plain number
                     return self.call(aten.sym_size.int, node, axis)
         raise Declined(Reason.SHAPES, f"no value has the size {size}")
 
