@@ -54,17 +54,19 @@ LEAST_SHARE = 0.05  # of the tokens, that has to be left out
 
 
 def remove_padding(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
-    """The pass. A site is an attention."""
+    """The pass. A site is an attention; one without a mask only where the caller asks."""
     outcome = Outcome()
     reads = [r for r in map(read_attention, graph.nodes) if r is not None]
-    outcome.sites = len(reads)
     known: list[Site] = []
     made: dict[Any, fx.Node] = {}
     for read in reads:
         try:
             known.append(_site(read, facts, Writer(graph, facts, read.call, facts.inputs, made)))
         except Declined as declined:
+            if declined.reason is Reason.NO_PADDING and options.padding != "remove":
+                continue  # nobody asked, and there is nothing to be had
             outcome.declined.append(decline(read.call, declined.reason, str(declined)))
+        outcome.sites += 1
     if not known:
         return outcome
     keys = value_of(known[0].read.key)
