@@ -118,7 +118,8 @@ class Writer:
     def _ask(self, size: Any) -> fx.Node:
         for node in self._known:
             value = fake(node)
-            for axis, n in enumerate(value.shape if value is not None else ()):
+            shape: Sequence[Any] = value.shape if value is not None else ()
+            for axis, n in enumerate(shape):
                 if not isinstance(n, int) and same_size([n], [size]):  # `size` is no plain number
                     return self.call(aten.sym_size.int, node, axis)
         raise Declined(Reason.SHAPES, f"no value has the size {size}")
