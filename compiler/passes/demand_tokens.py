@@ -91,13 +91,8 @@ def _is_batch_first(layout: Layout, axes: TokenAxes) -> bool:
 
 def _of_select(node: fx.Node, layout: Layout, axes: TokenAxes) -> tuple[Any, int | None] | None:
     """select(x, dim, i)"""
-    dim, index = node.args[1:3]
-    token = axes.tokens.token
-    if not isinstance(dim, int) or layout[dim] != (token,) or not isinstance(index, int):
-        return None
-    if index < 0:
-        index = index + token.size if isinstance(token.size, int) else None
-    return None if index is None else (index, None)
+    position = axes.tokens.selected(node, layout)
+    return None if position is None else (position, None)
 
 
 def _of_slice(node: fx.Node, layout: Layout, axes: TokenAxes) -> tuple[Any, int | None] | None:

@@ -13,6 +13,7 @@ or which calls may be (`token_rules.py`).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
@@ -70,7 +71,7 @@ class Packer:
 
     def call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """The call that takes the place of the one in front of which it stands."""
-        if isinstance(target, type(len)):  # getitem
+        if target is operator.getitem:
             return self.write.item(*args)
         return self.write.new(target, *args, **kwargs)
 

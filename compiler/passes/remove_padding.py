@@ -136,9 +136,7 @@ def _is_followed(read: AttentionRead, axes: TokenAxes) -> bool:
     """Whether the keys and values are known to be the tokens, and the queries those or none."""
     if axes.layout(read.query) is not None:
         return read.call in axes.tokenwise
-    usual = ((axes.tokens.batch,), (axes.tokens.token,))
-    layouts = [axes.layout(n) for n in (read.key, read.value)]
-    return all(y is not None and len(y) == 4 and (y[0], y[2]) == usual for y in layouts)
+    return all(axes.tokens.is_usual(axes.layout(n)) for n in (read.key, read.value))
 
 
 def _lost(read: AttentionRead, axes: TokenAxes) -> str:

@@ -46,6 +46,21 @@ class Tokens:
         """The axes of a value that its packed form has too, behind the rows."""
         return [i for i, axis in enumerate(layout) if not self.is_gone(axis)]
 
+    def is_usual(self, layout: Layout | None) -> bool:
+        """Whether a value is [B, heads, L, width], as attention wants it."""
+        usual = ((self.batch,), (self.token,))
+        return layout is not None and len(layout) == 4 and (layout[0], layout[2]) == usual
+
+    def selected(self, node: fx.Node, layout: Layout) -> int | None:
+        """The position that `select(x, dim, i)` takes, if it does so along the tokens of an x with
+        this layout."""
+        dim, index = node.args[1:3]
+        if not isinstance(dim, int) or layout[dim] != (self.token,) or not isinstance(index, int):
+            return None
+        if index >= 0:
+            return index
+        return index + self.token.size if isinstance(self.token.size, int) else None
+
     def placed(self, layout: Layout, node: fx.Node) -> Layout:
         """`layout` of a batch of one, whose axis may be put anywhere: where a size is one."""
         value = fake(node)

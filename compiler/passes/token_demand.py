@@ -161,6 +161,13 @@ class _Cells:
         count = write.sizes([length])[0]
         return write.call(aten.unsqueeze.default, write.call(aten.arange.default, count), 0)
 
+    def none(self, like: fx.Node) -> fx.Node:
+        """No cell, [B, L], on the device of `like`."""
+        tokens, write = self.liveness.axes.tokens, self.write
+        size = write.sizes([tokens.batch.size, tokens.token.size])
+        device = value_of(like).device
+        return write.call(aten.zeros.default, size, dtype=torch.bool, device=device)
+
 
 Names = Callable[[fx.Node, fx.Node, _Cells], "fx.Node | None"]
 
@@ -200,15 +207,10 @@ def _filled(node: fx.Node, reader: fx.Node, cells: _Cells) -> fx.Node | None:
 
 def _selected(node: fx.Node, reader: fx.Node, cells: _Cells) -> fx.Node | None:
     """select(x, dim, i) along the tokens."""
-    dim, index = reader.args[1:3]
-    token = cells.liveness.axes.tokens.token
-    if not isinstance(dim, int) or cells.layout[dim] != (token,) or not isinstance(index, int):
+    position = cells.liveness.axes.tokens.selected(reader, cells.layout)
+    if position is None:
         return None
-    if index < 0:
-        if not isinstance(token.size, int):
-            return None
-        index += token.size
-    return cells.write.call(aten.eq.Scalar, cells.positions(), index)
+    return cells.write.call(aten.eq.Scalar, cells.positions(), position)
 
 
 def _sliced(node: fx.Node, reader: fx.Node, cells: _Cells) -> fx.Node | None:
@@ -239,12 +241,9 @@ def _indexed(node: fx.Node, reader: fx.Node, cells: _Cells) -> fx.Node | None:
         return None
     if any((v := fake(i)) is None or v.dtype == torch.bool for i in indices):
         return None
-    write = cells.write
-    size = write.sizes([tokens.batch.size, tokens.token.size])
-    device = value_of(indices[0]).device
-    none = write.call(aten.zeros.default, size, dtype=torch.bool, device=device)
+    write, device = cells.write, value_of(indices[0]).device
     true = write.call(aten.ones.default, [], dtype=torch.bool, device=device)
-    return write.call(aten.index_put.default, none, list(indices), true)
+    return write.call(aten.index_put.default, cells.none(indices[0]), list(indices), true)
 
 
 def _taken(node: fx.Node, reader: fx.Node, cells: _Cells) -> fx.Node | None:
@@ -255,12 +254,10 @@ def _taken(node: fx.Node, reader: fx.Node, cells: _Cells) -> fx.Node | None:
         return None
     if not cells.is_ahead(rows):
         return None
-    write, device = cells.write, value_of(rows).device
-    size = write.sizes([a.size for a in both])
-    none = write.call(aten.zeros.default, size, dtype=torch.bool, device=device)
-    flat = write.call(aten.flatten.using_ints, none, 0, 1)
+    write = cells.write
+    flat = write.call(aten.flatten.using_ints, cells.none(rows), 0, 1)
     flat = write.call(aten.index_fill.int_Scalar, flat, 0, rows, 1)
-    return write.call(aten.view.default, flat, size)
+    return write.call(aten.view.default, flat, write.sizes([a.size for a in both]))
 
 
 def _counted(node: fx.Node, reader: fx.Node, cells: _Cells) -> fx.Node | None:

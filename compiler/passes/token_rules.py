@@ -177,10 +177,8 @@ def _attended(node: fx.Node, axes: TokenAxes) -> Layout | list[Layout]:
     query, key, value = map(axes.layout, node.args[:3])
     if query is None or key is None or value is None:
         raise Unreadable("its queries, keys and values are not all tokens")
-    pair = (axes.tokens.batch, axes.tokens.token)
-    for layout in (query, key, value):
-        if len(layout) != 4 or (layout[0], layout[2]) != tuple((a,) for a in pair):
-            raise Unreadable("its tokens are not along the usual axes")
+    if not all(map(axes.tokens.is_usual, (query, key, value))):
+        raise Unreadable("its tokens are not along the usual axes")
     values = node.meta["val"]
     first = values[0] if isinstance(values, list | tuple) else values
     out = (*query[:3], new_axis(first.shape[-1]))
