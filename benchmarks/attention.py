@@ -46,6 +46,7 @@ from measure import (
     interval,
     machine,
     ratio,
+    resumed,
 )
 from rich.console import Console
 from rich.table import Table
@@ -214,28 +215,17 @@ def main() -> int:
         task = json.loads(given.one)
         print(json.dumps(times(Case(**task["case"]), task["threads"], task["rounds"])))
         return 0
-    data = {"machine": machine(given.threads), "settings": settings(), "cells": {}}
-    if given.out and given.out.exists():
-        earlier = json.loads(given.out.read_text(encoding="utf-8"))
-        if earlier["machine"] == data["machine"]:  # else these are somebody else's numbers
-            data["cells"] = earlier["cells"]
-    asked, lost = list(chosen(given)), False
-    for case in asked:
-        if case.key in data["cells"] and not given.again:
-            continue
-        try:
-            row = measure(case, given)
-        except Failed as failed:
-            lost = True
-            console.print(f"{case.key}: {failed}", markup=False)
-            continue
-        row["summary"] = summary(row)
-        data["cells"][case.key] = row
-        lost = lost or "ours" in row["failed"]
-        if given.out:
-            given.out.parent.mkdir(parents=True, exist_ok=True)
-            given.out.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    cells = {c.key: data["cells"][c.key] for c in asked if c.key in data["cells"]}
+    asked = list(chosen(given))
+    head = {"machine": machine(given.threads), "settings": settings()}
+
+    def measured(case: Case) -> dict[str, Any]:
+        row = measure(case, given)
+        return {**row, "summary": summary(row)}
+
+    def say(text: str) -> None:
+        console.print(text, markup=False)
+
+    cells, lost = resumed(asked, given.out, head, given.again, measured, say)
     show(cells, given.threads)
     return int(lost)
 

@@ -59,6 +59,43 @@ def child(script: str, task: dict[str, Any], threads: int, cache: str | None = N
     return json.loads(done.stdout.splitlines()[-1])
 
 
+# --- cells --------------------------------------------------------------------------------------
+
+
+def resumed(
+    asked: Sequence[Any],
+    out: Path | None,
+    head: dict[str, Any],
+    again: bool,
+    measured: Callable[[Any], dict[str, Any]],
+    say: Callable[[str], None],
+) -> tuple[dict[str, Any], bool]:
+    """The cells of `asked` by their keys: those in the record `out`, unless `again`, and those that
+    are measured now and kept there at once; and whether one was lost. A record of another machine
+    or of other versions than `head` has is dropped."""
+    data = {**head, "cells": {}}
+    if out and out.exists():
+        earlier = json.loads(out.read_text(encoding="utf-8"))
+        if earlier["machine"] == data["machine"]:  # else these are somebody else's numbers
+            data["cells"] = earlier["cells"]
+    lost = False
+    for case in asked:
+        if case.key in data["cells"] and not again:
+            continue
+        try:
+            row = measured(case)
+        except Failed as failed:
+            lost = True
+            say(f"{case.key}: {failed}")
+            continue
+        data["cells"][case.key] = row
+        lost = lost or "ours" in row["failed"]
+        if out:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    return {c.key: data["cells"][c.key] for c in asked if c.key in data["cells"]}, lost
+
+
 # --- times --------------------------------------------------------------------------------------
 
 

@@ -28,7 +28,6 @@ from typing import Any
 
 from measure import (
     MEASUREMENTS,
-    Failed,
     child,
     commit,
     in_turn,
@@ -36,6 +35,7 @@ from measure import (
     machine,
     ratio,
     resident_mb,
+    resumed,
     settle,
 )
 from padding_contestants import Case
@@ -217,31 +217,19 @@ def main() -> int:
         else:
             print(json.dumps(times(case, task["threads"], task["rounds"])))
         return 0
-    data: dict[str, Any] = {"machine": machine(given.threads, "transformers"), "cells": {}}
-    if given.out and given.out.exists():
-        earlier = json.loads(given.out.read_text(encoding="utf-8"))
-        if earlier["machine"] == data["machine"]:  # else these are somebody else's numbers
-            data["cells"] = earlier["cells"]
-    asked, lost = [], False
-    for case in QUICK if given.quick else CASES:
-        if not any(fnmatch.fnmatch(case.key, glob) for glob in given.cells):
-            continue
-        asked.append(case.key)
-        if case.key in data["cells"] and not given.again:
-            continue
-        try:
-            row = measure(case, given)
-        except Failed as failed:
-            lost = True
-            console.print(f"{case.key}: {failed}", markup=False)
-            continue
-        row["summary"] = summary(row)
-        data["cells"][case.key] = row
-        lost = lost or "ours" in row["failed"]
-        if given.out:
-            given.out.parent.mkdir(parents=True, exist_ok=True)
-            given.out.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    show({key: data["cells"][key] for key in asked if key in data["cells"]}, given.threads)
+    cases = QUICK if given.quick else CASES
+    asked = [c for c in cases if any(fnmatch.fnmatch(c.key, glob) for glob in given.cells)]
+    head = {"machine": machine(given.threads, "transformers")}
+
+    def measured(case: Case) -> dict[str, Any]:
+        row = measure(case, given)
+        return {**row, "summary": summary(row)}
+
+    def say(text: str) -> None:
+        console.print(text, markup=False)
+
+    cells, lost = resumed(asked, given.out, head, given.again, measured, say)
+    show(cells, given.threads)
     return int(lost)
 
 
