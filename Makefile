@@ -20,8 +20,8 @@ demo: $(READY) ## compile a real Transformer; then serve, run, watch and query a
 	$(BIN)/python examples/01_compile_a_transformer.py
 	$(BIN)/python examples/06_whole_product.py
 
-test: $(READY) lint types ## lint, types and every test
-	$(BIN)/python -m pytest
+test: $(READY) lint types ## lint, types and every test, on two cores
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY) ## ruff: style and import order
 	$(BIN)/ruff check .
