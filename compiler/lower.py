@@ -1,7 +1,7 @@
 """From a graph to something that runs: Inductor by default, or any backend that Dynamo knows.
 
 It must not know the passes or the dispatch. Inductor's own attention patterns are switched off for
-our graphs, because they are unsound on this release (see `torch_compat.py`).
+our graphs, because they are unsound on this release (see `torch_inductor.py`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,8 @@ from typing import Any, ClassVar
 from torch import fx
 
 from .errors import OptionError, UnknownNameError
-from .torch_compat import (
-    inductor_lower,
-    inductor_mode,
-    inductor_option_names,
-    list_backends,
-    lookup_backend,
-)
+from .torch_compat import list_backends, lookup_backend
+from .torch_inductor import inductor_lower, inductor_mode, inductor_option_names
 
 SELF = "formwright"
 

@@ -28,7 +28,7 @@ ONLY = {
         "service/interceptors.py",
         "service/wire/",
     ),
-    "torch._": ("compiler/torch_compat.py",),
+    "torch._": ("compiler/torch_compat.py", "compiler/torch_inductor.py"),
 }
 
 
