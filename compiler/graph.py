@@ -110,6 +110,12 @@ def same_size(a: Iterable[Any], b: Iterable[Any]) -> bool:
     )
 
 
+def as_int(size: Any) -> Any:
+    """A symbolic size that is always the same number, as that number."""
+    plain = size.node.maybe_as_int() if isinstance(size, torch.SymInt) else size
+    return size if plain is None else plain
+
+
 def same_layout(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether two values have the same dtype, size and strides."""
     return (

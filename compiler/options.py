@@ -44,7 +44,9 @@ Did you mean 'attention'?
     demand: bool = True
     """What one token of each sequence is read of is computed for that token alone."""
     norm: str = "auto"
-    """Norm equivalences (no pass reads it yet)."""
+    """LayerNorms of branches that need no mean become RMSNorms ("rms") or CRMSNorms on a branch
+    without its last channel ("crms"). "auto" reports where, and writes norms quicker for Inductor;
+    "off" leaves norms alone."""
     disable: tuple[str, ...] = ()
     """Names of passes to leave out."""
     verify: bool = False

@@ -53,6 +53,8 @@ class Reason(StrEnum):
     PADDING_READ = "padding_read"
     AXES = "axes"
     DEVICE = "device"
+    MEAN_READ = "mean_read"
+    MEAN_WRITTEN = "mean_written"
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from torch import fx
 
-from ..facts import Facts, is_pure
+from ..facts import Facts
 from ..graph import decline, fake, is_symbolic, nbytes
 from ..options import Options
 from ..prepared import PreparedWeights
 from ..report import Decline, Reason
 from .contract import Outcome
-from .subgraph import ancestors, derived_input, extract
+from .subgraph import ancestors, derived_input, extract, weight_only
 
 # A hoisted value this much larger than what it is computed from costs more to read than to make.
 LARGEST_GROWTH = 4
@@ -26,7 +26,7 @@ LARGEST_GROWTH = 4
 def hoist_weights(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
     """The pass. A site is a value computed from weights alone and read by something else."""
     outcome = Outcome()
-    derived = _weight_only(graph, facts)
+    derived = {n: None for n in weight_only(graph, facts) if n.op == "call_function"}
     candidates = [n for n in derived if _is_site(n, derived, facts)]
     outcome.sites = len(candidates)
     if facts.records_gradients:
@@ -48,30 +48,6 @@ def hoist_weights(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
         outcome.rewritten = len(chosen)
         outcome.derivation = _cut(graph, chosen, facts)
     return outcome
-
-
-def _weight_only(graph: fx.Graph, facts: Facts) -> dict[fx.Node, None]:
-    """The calls that depend on weights and constants only, in order; constants alone are not
-    among them (the code generator folds those into their readers)."""
-    known: set[fx.Node] = {
-        n for n in facts.inputs if n.meta.get("weight") and not facts.is_written(n)
-    }
-    constants: set[fx.Node] = set()
-    derived: dict[fx.Node, None] = {}
-    for node in graph.nodes:
-        if node.op != "call_function" or not is_pure(node):
-            continue
-        if facts.autocast_region(node) or facts.is_written(node):
-            continue
-        inputs = node.all_input_nodes
-        if not all(n in known or n in constants for n in inputs):
-            continue
-        if any(n in known for n in inputs):
-            known.add(node)
-            derived[node] = None
-        elif not inputs:
-            constants.add(node)
-    return derived
 
 
 def _is_site(node: fx.Node, derived: dict[fx.Node, None], facts: Facts) -> bool:

@@ -17,6 +17,7 @@ It must not know who reads the results. Next: `_pays` is the measured rule, `_ve
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 
 import torch
 from torch import fx
@@ -40,7 +41,7 @@ from ..torch_compat import OpOverload
 from .contract import Outcome
 from .hoist_weights import hoist_weights
 from .rearrange import Writer
-from .subgraph import derived_input, extract
+from .subgraph import derived_input, extract, weight_only
 
 MEASURED = "docs/measurements/projections.json"
 
@@ -56,7 +57,7 @@ def merge_projections(graph: fx.Graph, facts: Facts, options: Options) -> Outcom
     outcome = Outcome()
     made: list[fx.Node] = []
     groups = _groups(graph)
-    ahead = _known_ahead(graph) if groups else set()
+    ahead = weight_only(graph, facts) if groups else {}
     budget = _budget(graph, options) if groups else None
     for group in groups:
         outcome.sites += 1
@@ -90,16 +91,6 @@ def _is_weight(arg: object) -> bool:
     return isinstance(arg, fx.Node) and arg.op == "placeholder" and bool(arg.meta.get("weight"))
 
 
-def _known_ahead(graph: fx.Graph) -> set[fx.Node]:
-    """What depends on weights only: `hoist_weights` may take all of it out of the graph."""
-    known: set[fx.Node] = set()
-    for node in graph.nodes:
-        inputs = node.all_input_nodes
-        if _is_weight(node) or (inputs and all(n in known for n in inputs)):
-            known.add(node)
-    return known
-
-
 def _budget(graph: fx.Graph, options: Options) -> int | None:
     """The bytes that are left beside what `hoist_weights` will keep. None: as many as the weights
     take, which is what they take merged."""
@@ -125,7 +116,7 @@ def _pays(dtype: torch.dtype, rows: int, width: int, outs: list[int]) -> bool:
 # --- veto -----------------------------------------------------------------------------------------
 
 
-def _veto(group: list[fx.Node], facts: Facts, ahead: set[fx.Node]) -> int:
+def _veto(group: list[fx.Node], facts: Facts, ahead: Container[fx.Node]) -> int:
     """The bytes of the merged weights. Raises Declined if the two sides of the law could differ at
     this site, or merging is not known to pay."""
     first, last = group[0], group[-1]

@@ -15,7 +15,7 @@ from torch import fx
 
 from ..errors import Declined
 from ..facts import Facts
-from ..graph import aten, emit, fake, same_size
+from ..graph import as_int, aten, emit, fake, same_size
 from ..report import Reason
 from .axes import Axis, Layout, atoms, extent, flat, is_one
 from .finite import ZEROS_AND_ONES
@@ -34,7 +34,7 @@ class Writer:
         made: dict[Any, fx.Node] | None = None,
     ) -> None:
         self._graph = graph
-        self._facts = facts
+        self.facts = facts
         self._like = like
         self._known = list(known)
         self._made = {} if made is None else made
@@ -45,12 +45,12 @@ class Writer:
     def call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """A call, its value inferred, its facts known; the one made before if there is one."""
         key = (target, _frozen(args), tuple(kwargs.items()), self._regions, self._gradients)
-        order = self._facts.order
+        order = self.facts.order
         if key in self._made and order[self._made[key]] <= order[self._like]:
             return self._made[key]
         node = self._emit(target, args, kwargs)
         self._mine[node] = key
-        if not any(map(self._facts.is_written, node.all_input_nodes)):  # else it may be stale later
+        if not any(map(self.facts.is_written, node.all_input_nodes)):  # else it may be stale later
             self._made[key] = node
         return node
 
@@ -72,7 +72,7 @@ class Writer:
         returns = target._schema.returns
         viewed = bool(returns) and returns[0].alias_info is not None
         source = args[0] if viewed and isinstance(args[0], fx.Node) else None
-        self._facts.add(node, self._like, source)
+        self.facts.add(node, self._like, source)
         return node
 
     def item(self, node: fx.Node, index: int) -> fx.Node:
@@ -81,7 +81,7 @@ class Writer:
             item = self._graph.call_function(operator.getitem, (node, index))
         item.meta = {k: v for k, v in node.meta.items() if k != "val"}
         item.meta["val"] = node.meta["val"][index]
-        self._facts.add(item, self._like)
+        self.facts.add(item, self._like)
         self._mine[item] = None
         return item
 
@@ -101,7 +101,7 @@ class Writer:
 
     def sizes(self, shape: Sequence[Any]) -> list[Any]:
         """Sizes as arguments of a call: numbers, or calls that ask a known value."""
-        return [n if isinstance(n, int) else self._ask(n) for n in map(_as_int, shape)]
+        return [n if isinstance(n, int) else self._ask(n) for n in map(as_int, shape)]
 
     def _sizes_but_one(self, shape: Sequence[Any]) -> list[Any]:
         """The same for a view, which works out one size (-1) that no value has."""
@@ -177,7 +177,7 @@ class Writer:
         assert value is not None
         axes = list(layout)
         for i, size in enumerate(value.shape):
-            if not is_one(size) and not varies(node, i - value.dim(), self._facts):
+            if not is_one(size) and not varies(node, i - value.dim(), self.facts):
                 node = self.call(aten.slice.Tensor, node, i, 0, 1)
                 axes[i] = ()
         return node, tuple(axes)
@@ -187,12 +187,6 @@ def _hint(size: object) -> int | None:
     """The number that a size has in the call that is compiled for; None if nobody knows it."""
     hint: int | None = size.node.hint if isinstance(size, torch.SymInt) else size  # type: ignore[assignment]
     return hint
-
-
-def _as_int(size: Any) -> Any:
-    """A symbolic size that is always the same number, as that number."""
-    plain = size.node.maybe_as_int() if isinstance(size, torch.SymInt) else size
-    return size if plain is None else plain
 
 
 def _frozen(arg: Any) -> Any:

@@ -26,6 +26,7 @@ HEAVY = (
     aten.baddbmm.default,
     aten.einsum.default,
     aten.layer_norm.default,
+    aten.rms_norm.default,
     aten.softmax.int,
     aten.scaled_dot_product_attention.default,
 )
@@ -66,6 +67,24 @@ def can_be_derived(mask: fx.Node, facts: Facts) -> bool:
     """Whether the prologue can compute this mask cheaply, and from the inputs: another in each
     call."""
     return is_cheap_ahead(mask, facts) and any(n.op == "placeholder" for n in ancestors(mask))
+
+
+def weight_only(graph: fx.Graph, facts: Facts) -> dict[fx.Node, None]:
+    """The weights, and the calls that depend on weights and constants only, in order; constants
+    alone are not among them (the code generator folds those into their readers)."""
+    known = {n: None for n in facts.inputs if n.meta.get("weight") and not facts.is_written(n)}
+    constants: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op != "call_function" or not is_pure(node):
+            continue
+        if facts.autocast_region(node) or facts.is_written(node):
+            continue
+        inputs = node.all_input_nodes
+        if not inputs:
+            constants.add(node)
+        elif any(n in known for n in inputs) and all(n in known or n in constants for n in inputs):
+            known[node] = None
+    return known
 
 
 def extract(

@@ -30,6 +30,7 @@ from .axes import (
     new_axis,
     shape_of,
 )
+from .norms import NORMS
 from .token_axes import TokenAxes
 from .token_rule import Packs, Rule, only_argument, without_tokens
 from .token_rules_along import along, indexed, pack_indexed, pack_stack, stacked
@@ -229,7 +230,7 @@ RULES: dict[object, Rule] = {
     aten.mm.default: _through_weight(0),
     aten.addmm.default: Rule(_added_product, _ADDED.pack),
     aten.embedding.default: Rule(_looked_up, _pack_arg(1)),
-    aten.layer_norm.default: Rule(_normalised, _pack_arg(0)),
+    **dict.fromkeys(NORMS, Rule(_normalised, _pack_arg(0))),
     aten.rms_norm.default: Rule(_normalised, _pack_arg(0)),
     aten.softmax.int: along(1, "dim"),
     aten.log_softmax.int: along(1, "dim"),

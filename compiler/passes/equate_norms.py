@@ -1,0 +1,121 @@
+"""Norm equivalence: where nothing needs the mean of what a LayerNorm reads, it becomes an RMSNorm.
+
+Shapes: [..., D], P x = x - mean(x) along D.
+
+    LN(x) = RMS(P x), and P x comes without an operation per call where what is written into x is
+    written by weights: P (W h + b) = (P W) h + P b; a sum of such values has no mean either.
+
+After "Pre-RMSNorm and Pre-CRMSNorm Transformers" (arXiv 2305.14858), as dataflow facts in place of
+a block pattern: `streams.py` says what can be kept without a mean, and at what price.
+Law: exact, gradients of the raw weights included; eps stays. `fold_norms.py`, which runs before,
+has moved weight and bias of the norms into what reads them. It must not know how norms are
+computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from torch import fx
+
+from ..errors import Declined
+from ..facts import Facts
+from ..graph import aten, decline, infer
+from ..options import Options
+from ..report import Reason
+from .axes import shape_of
+from .centring import centre_writer, scaled_args, scaled_writer, writes_with
+from .contract import Outcome
+from .norms import Norm, behind, centred, read_norm, take_place, write_norm
+from .rearrange import Writer
+from .streams import Stream, Streams
+
+PROVEN = "it equals an RMSNorm, which is not measured to pay; ask for it with norm='rms'"
+
+
+def equate_norms(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
+    """The pass. A site is a LayerNorm."""
+    outcome = Outcome()
+    norms = [n for n in map(read_norm, graph.nodes) if n is not None and n.centres]
+    outcome.sites = len(norms)
+    if not norms:
+        return outcome
+    streams = Streams(graph, facts, norms)
+    for stream in streams.found():
+        taken: list[Norm] = []
+        for norm in stream.norms:
+            try:
+                streams.veto(norm, stream)
+                _veto(norm, facts)
+                if options.norm == "auto":
+                    raise Declined(Reason.NOT_WORTH_IT, PROVEN)
+                taken.append(norm)
+            except Declined as declined:
+                outcome.declined.append(decline(norm.node, declined.reason, str(declined)))
+        if taken:
+            _build(graph, facts, streams, stream, taken)
+            outcome.rewritten += len(taken)
+    return outcome
+
+
+def _veto(norm: Norm, facts: Facts) -> None:
+    """Raises Declined if autocast would compute an RMSNorm in another dtype."""
+    if facts.autocast_dtype(norm.node) is None:
+        return
+    args = (norm.x, [norm.width], norm.weight, norm.eps)
+    value = infer(aten.rms_norm.default, args, {}, facts.autocast_region(norm.node))
+    if value.dtype != norm.node.meta["val"].dtype:
+        raise Declined(Reason.AUTOCAST, f"autocast would compute an RMSNorm in {value.dtype}")
+
+
+# --- build --------------------------------------------------------------------------------------
+
+
+def _build(
+    graph: fx.Graph, facts: Facts, streams: Streams, stream: Stream, taken: list[Norm]
+) -> None:
+    """Let all values of the stream be without a mean, and write the norms in `taken`; what else
+    reads the stream are norms that take no mean off a value without one."""
+    norms = {n.node for n in stream.norms}
+    kept = {n: None for n in stream.values if streams.is_kept(n)}
+    for node in stream.explicit:
+        without = centred(Writer(graph, facts, behind(node)), node, len(shape_of(node)) - 1)
+        _redirect(node, without, (u for u in list(node.users) if u in norms or u in kept))
+    for node in kept:
+        write = Writer(graph, facts, node)
+        for operand, axis in streams.free.operands[node]:
+            if operand in streams.weights:
+                _redirect(operand, centred(write, operand, axis), [node])
+    for node in stream.values:
+        if node not in kept and node not in streams.explicit:
+            _write_without(graph, facts, streams, node)
+    for norm in taken:
+        current = read_norm(norm.node)  # it may read something else by now
+        assert current is not None
+        write = Writer(graph, facts, norm.node)
+        take_place(write, norm.node, write_norm(write, replace(current, centres=False)))
+
+
+def _redirect(old: fx.Node, new: fx.Node, who: Iterable[fx.Node]) -> None:
+    for reader in who:
+        reader.replace_input_with(old, new)
+
+
+def _write_without(graph: fx.Graph, facts: Facts, streams: Streams, node: fx.Node) -> None:
+    axis, known = streams.free.axis[node], streams.weights
+    weights = writes_with(node, axis, known)
+    if weights is None:
+        scaled = scaled_writer(node, axis, known, facts)
+        if scaled is None:  # it has no mean as it is
+            return
+        writer, scale = scaled
+        weights = writes_with(writer, axis, known)
+        assert weights is not None
+        write = Writer(graph, facts, node)
+        made = write.new(writer.target, *scaled_args(writer, scale, weights, write))
+        node.replace_all_uses_with(made)
+        for old in (node, writer):
+            graph.erase_node(old)
+        node = made
+    centre_writer(node, axis, weights, Writer(graph, facts, node))
