@@ -9,7 +9,14 @@ if __name__ != "formwright.compiler":
     raise ImportError("import formwright.compiler, not compiler")
 
 from .backend import backend
-from .errors import FormwrightError, FormwrightWarning, OptionError, UnknownNameError
+from .convert import convert
+from .errors import (
+    ConversionError,
+    FormwrightError,
+    FormwrightWarning,
+    OptionError,
+    UnknownNameError,
+)
 from .explain import explain
 from .export import transform
 from .options import Options
@@ -18,6 +25,7 @@ from .report import Decline, PassReport, Reason, Report, collect
 
 __all__ = [
     "backend",
+    "convert",
     "explain",
     "collect",
     "refresh",
@@ -27,6 +35,7 @@ __all__ = [
     "PassReport",
     "Decline",
     "Reason",
+    "ConversionError",
     "FormwrightError",
     "FormwrightWarning",
     "OptionError",

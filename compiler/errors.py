@@ -3,6 +3,7 @@
     FormwrightError
     ├── OptionError          an option has a value of the wrong kind
     │   └── UnknownNameError     a name that is not among the known ones (option, target, pass)
+    ├── ConversionError      `convert` cannot convert the model
     ├── FactoryError         `compile-report` could not make the model that was asked for
     └── Declined             internal: a graph or site is left as it is, with a `Reason`
 
@@ -36,6 +37,10 @@ class UnknownNameError(OptionError):
 
     def __init__(self, kind: str, given: object, known: Iterable[str]) -> None:
         super().__init__(unknown(kind, given, known))
+
+
+class ConversionError(FormwrightError):
+    """A model is not converted. Says which norm has to stay and why."""
 
 
 class FactoryError(FormwrightError):
