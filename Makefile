@@ -42,6 +42,7 @@ bench: $(READY) ## the benchmarks (hours; not part of the tests); JSON goes to d
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/attention.py
 	$(BIN)/python benchmarks/padding.py
+	$(BIN)/python benchmarks/norms.py
 
 clean: ## remove the virtual environment and what the tools left
 	rm -rf $(VENV) .types .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
