@@ -34,7 +34,7 @@ CONVOLUTIONS = tuple(
 
 
 def _linear(node: fx.Node, axis: int, last: int) -> Weights | None:
-    return [(1, 0), (2, 0)] if axis == last else None
+    return [(1, 0), (2, 0)] if axis == last and len(shape_of(node.args[1])) == 2 else None
 
 
 def _addmm(node: fx.Node, axis: int, last: int) -> Weights | None:

@@ -218,9 +218,18 @@ def _indexed(node: fx.Node, axis: int) -> list[Along]:
     """x[i], x[i, j]: of the leading axes; the last one stays."""
     source, indices = node.args[:2]
     rank = len(shape_of(source))
-    if axis != len(shape_of(node)) - 1 or not isinstance(indices, Sequence) or len(indices) >= rank:
+    if axis != len(shape_of(node)) - 1 or not isinstance(indices, Sequence):
+        raise Unreadable("it is indexed along the axis")
+    if sum(map(_axes_indexed, indices)) >= rank:
         raise Unreadable("it is indexed along the axis")
     return [(source, rank - 1)]  # type: ignore[list-item]
+
+
+def _axes_indexed(index: Any) -> int:
+    """How many axes one index takes: a mask as many as it has."""
+    value = fake(index) if isinstance(index, fx.Node) else None
+    is_mask = value is not None and value.dtype in (torch.bool, torch.uint8)
+    return value.dim() if value is not None and is_mask else 1
 
 
 def _reduced(node: fx.Node, axis: int) -> list[Along]:
