@@ -9,7 +9,7 @@ if __name__ != "formwright.compiler":
     raise ImportError("import formwright.compiler, not compiler")
 
 from .backend import backend
-from .convert import convert
+from .conversion import convert
 from .errors import (
     ConversionError,
     FormwrightError,

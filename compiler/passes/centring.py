@@ -17,7 +17,7 @@ from typing import Any
 from torch import fx
 
 from ..facts import Facts
-from ..graph import aten, fake, is_call
+from ..graph import aten, fake, is_call, same_size
 from .attention_parts import MULTIPLY
 from .axes import is_one, shape_of
 from .norms import centred, read_norm
@@ -34,12 +34,11 @@ CONVOLUTIONS = tuple(
 
 
 def _linear(node: fx.Node, axis: int, last: int) -> Weights | None:
-    return [(1, 0), (2, 0)] if axis == last and len(shape_of(node.args[1])) == 2 else None
+    return [(1, 0), *_bias(node, 2)] if axis == last and len(shape_of(node.args[1])) == 2 else None
 
 
 def _addmm(node: fx.Node, axis: int, last: int) -> Weights | None:
-    bias = len(shape_of(node.args[0]))
-    return [(2, 1), (0, bias - 1)] if axis == last and bias else None
+    return [(2, 1), *_bias(node, 0)] if axis == last else None
 
 
 def _product(node: fx.Node, axis: int, last: int) -> Weights | None:
@@ -47,7 +46,15 @@ def _product(node: fx.Node, axis: int, last: int) -> Weights | None:
 
 
 def _convolution(node: fx.Node, axis: int, last: int) -> Weights | None:
-    return [(1, 0), (2, 0)] if axis == last + 2 - len(shape_of(node.args[1])) else None
+    """Of all channels: a group's output does not depend on the weights of the others."""
+    is_channel = axis == last + 2 - len(shape_of(node.args[1]))
+    return [(1, 0), *_bias(node, 2)] if is_channel and node.args[6:] in ((), (1,)) else None
+
+
+def _bias(node: fx.Node, at: int) -> Weights:
+    """What is added, along its last axis, if anything is."""
+    bias = node.args[at] if len(node.args) > at else None
+    return [] if bias is None else [(at, len(shape_of(bias)) - 1)]
 
 
 def _table(node: fx.Node, axis: int, last: int) -> Weights | None:
@@ -77,8 +84,9 @@ def writes_with(
     found = rule(node, axis, len(shape_of(node)) - 1)
     if found is None:
         return None
-    given = [(i, dim) for i, dim in found if i < len(node.args) and node.args[i] is not None]
-    return given if all(node.args[i] in known for i, _ in given) else None
+    width = shape_of(node)[axis]
+    whole = all(dim >= 0 and same_size([shape_of(node.args[i])[dim]], [width]) for i, dim in found)
+    return found if whole and all(node.args[i] in known for i, _ in found) else None
 
 
 def has_no_mean(node: fx.Node, axis: int) -> bool:

@@ -27,7 +27,7 @@ from ..report import Reason
 from .axes import shape_of
 from .centring import centre_writer, scaled_args, scaled_writer, writes_with
 from .contract import Outcome
-from .norms import Norm, behind, centred, read_norm, take_place, write_norm
+from .norms import Norm, behind, centred, read_norm, take_place, veto_dtypes, write_norm
 from .rearrange import Writer
 from .streams import Stream, Streams
 
@@ -42,20 +42,26 @@ def equate_norms(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
     if not norms:
         return outcome
     streams = Streams(graph, facts, norms)
+    taken: dict[fx.Node, Stream] = {}
     for stream in streams.found():
-        taken: list[Norm] = []
         for norm in stream.norms:
             try:
                 streams.veto(norm, stream)
+                veto_dtypes(norm)
                 _veto(norm, facts)
                 if options.norm == "auto":
                     raise Declined(Reason.NOT_WORTH_IT, PROVEN)
-                taken.append(norm)
+                taken[norm.node] = stream
             except Declined as declined:
                 outcome.declined.append(decline(norm.node, declined.reason, str(declined)))
-        if taken:
-            _build(graph, facts, streams, stream, taken)
-            outcome.rewritten += len(taken)
+    for stream in {id(s): s for s in taken.values()}.values():
+        _take_mean_off(graph, facts, streams, stream)
+    for node in taken:
+        current = read_norm(node)  # as it is by now: it may read another norm
+        assert current is not None
+        write = Writer(graph, facts, node)
+        take_place(write, node, write_norm(write, replace(current, centres=False)))
+    outcome.rewritten = len(taken)
     return outcome
 
 
@@ -72,11 +78,8 @@ def _veto(norm: Norm, facts: Facts) -> None:
 # --- build --------------------------------------------------------------------------------------
 
 
-def _build(
-    graph: fx.Graph, facts: Facts, streams: Streams, stream: Stream, taken: list[Norm]
-) -> None:
-    """Let all values of the stream be without a mean, and write the norms in `taken`; what else
-    reads the stream are norms that take no mean off a value without one."""
+def _take_mean_off(graph: fx.Graph, facts: Facts, streams: Streams, stream: Stream) -> None:
+    """Let all values of the stream be without a mean. A norm that stays a LayerNorm cannot tell."""
     norms = {n.node for n in stream.norms}
     kept = {n: None for n in stream.values if streams.is_kept(n)}
     for node in stream.explicit:
@@ -90,11 +93,6 @@ def _build(
     for node in stream.values:
         if node not in kept and node not in streams.explicit:
             _write_without(graph, facts, streams, node)
-    for norm in taken:
-        current = read_norm(norm.node)  # it may read something else by now
-        assert current is not None
-        write = Writer(graph, facts, norm.node)
-        take_place(write, norm.node, write_norm(write, replace(current, centres=False)))
 
 
 def _redirect(old: fx.Node, new: fx.Node, who: Iterable[fx.Node]) -> None:
@@ -113,7 +111,8 @@ def _write_without(graph: fx.Graph, facts: Facts, streams: Streams, node: fx.Nod
         weights = writes_with(writer, axis, known)
         assert weights is not None
         write = Writer(graph, facts, node)
-        made = write.new(writer.target, *scaled_args(writer, scale, weights, write))
+        args = scaled_args(writer, scale, weights, write)
+        made = write.new(writer.target, *args, **writer.kwargs)
         node.replace_all_uses_with(made)
         for old in (node, writer):
             graph.erase_node(old)

@@ -46,7 +46,10 @@ def fold_norms(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
     """The pass. A site is a norm with a weight or a bias, or one that is scaled by a number."""
     outcome = Outcome()
     known = weight_only(graph, facts)
-    for norm in [n for n in map(read_norm, graph.nodes) if n is not None]:
+    for node in list(graph.nodes):
+        norm = read_norm(node)  # as it is by now: it may read a norm that has been rewritten
+        if norm is None:
+            continue
         affine = [n for n in (norm.weight, norm.bias) if n is not None]
         if not affine and not any(map(_scale, norm.node.users)):
             continue
@@ -134,7 +137,7 @@ def _veto(
         raise Declined(Reason.OTHER_READERS, "nothing reads it that has weights")
     if any(n not in known for n in affine):
         raise Declined(Reason.OTHER_READERS, "its weight or bias depends on the input")
-    inside = [norm.node, *found.scales, *found.linears]
+    inside = [norm.node, *found.views, *found.scales, *found.linears]
     if any(map(facts.is_written, inside)):
         raise Declined(Reason.MUTATED, "a value between it and its readers is written in place")
     if not facts.same_gradient_mode(inside):
@@ -180,6 +183,9 @@ def _fold(linear: fx.Node, weight: Any, bias: fx.Node | None, write: Writer) -> 
         return
     shift = write.call(aten.sum.dim_IntList, write.call(aten.mul.Tensor, old, along(bias)), [dim])
     if bias_at is None:
+        dtype = linear.meta["val"].dtype
+        if shift.meta["val"].dtype != dtype:
+            shift = write.call(aten.to.dtype, shift, dtype)
         behind = Writer(linear.graph, write.facts, linear.next)
         made = behind.new(aten.add.Tensor, linear, shift)
         linear.replace_all_uses_with(made, delete_user_cb=lambda user: user is not made)

@@ -29,7 +29,10 @@ from .rearrange import Writer
 def lower_norms(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
     """The pass. A site is a norm along the last axis."""
     outcome = Outcome()
-    for norm in [n for n in map(read_norm, graph.nodes) if n is not None]:
+    for node in list(graph.nodes):
+        norm = read_norm(node)  # as it is by now: it may read a norm that has been rewritten
+        if norm is None:
+            continue
         outcome.sites += 1
         try:
             _veto(norm, facts)

@@ -23,7 +23,7 @@ import torch
 from torch import fx
 
 from ..facts import Facts, draws_random
-from ..graph import aten, fake, is_call, number, op_name, readers, where
+from ..graph import READ_SHAPES, aten, fake, is_call, number, op_name, readers, where
 from .attention_parts import ADD, CASTS, DIVIDE, FILL, MULTIPLY, SUBTRACT
 from .axes import REARRANGES, Unreadable, before, is_one, new_layout, shape_of
 from .identities import DROPOUTS
@@ -68,13 +68,14 @@ def _asked(node: fx.Node, found: MeanFree, facts: Facts) -> int:
     asked: set[int] = set()
     for reader in readers(node):
         if reader in found.operands:
-            own = {axis for operand, axis in found.operands[reader] if operand is node}
-            if not own:  # it is the scale, say
+            own = [axis for operand, axis in found.operands[reader] if operand is node]
+            if len(own) < _times_read(node, reader):  # it is the scale, say
                 raise Unreadable(_name(reader))
-            asked |= own
+            asked |= set(own)
             continue
         norm = read_norm(reader)
-        if norm is None or not norm.centres or norm.x is not node:
+        is_read = norm is not None and norm.centres and norm.x is node
+        if not is_read or _times_read(node, reader) > 1:
             passes_on = found.why.get(reader) if reader.target in COMMUTES else None
             raise Unreadable(passes_on or _name(reader))
         asked.add(len(shape_of(node)) - 1)
@@ -85,6 +86,12 @@ def _asked(node: fx.Node, found: MeanFree, facts: Facts) -> int:
     if facts.is_written(node):
         raise Unreadable("what is written to its memory")
     return asked.pop()
+
+
+def _times_read(node: fx.Node, reader: fx.Node) -> int:
+    found: list[fx.Node] = []
+    fx.node.map_arg((reader.args, reader.kwargs), found.append)
+    return found.count(node) - (is_call(reader, *READ_SHAPES) and node in reader.args[1:])
 
 
 def _name(node: fx.Node) -> str:

@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch import fx
 
+from ..errors import Declined
 from ..graph import aten, fake, is_call, same_layout
+from ..report import Reason
 from .rearrange import Writer
 
 HALF = (torch.float16, torch.bfloat16)  # formats in which torch computes norms in float32
@@ -53,6 +55,14 @@ def read_norm(node: fx.Node) -> Norm | None:
     return Norm(node, x, sizes[0], weight, None, eps, centres=False)
 
 
+def veto_dtypes(norm: Norm) -> None:
+    """Raises Declined if torch casts inside of the norm."""
+    parts = (norm.node, norm.x, norm.weight, norm.bias)
+    dtypes = {n.meta["val"].dtype for n in parts if n is not None}
+    if len(dtypes) > 1:
+        raise Declined(Reason.DTYPES, f"the dtypes differ: {sorted(map(str, dtypes))}")
+
+
 def write_norm(write: Writer, norm: Norm) -> fx.Node:
     """The calls that compute `norm`."""
     x, sizes, eps = norm.x, [norm.width], norm.eps
@@ -74,7 +84,12 @@ def take_place(write: Writer, node: fx.Node, made: fx.Node) -> None:
 
 
 def centred(write: Writer, node: fx.Node, axis: int) -> fx.Node:
-    """`node` without its mean along `axis`."""
+    """`node` without its mean along `axis`. A mean rounded to half precision would leave an offset
+    in all of it."""
+    dtype = node.meta["val"].dtype
+    if dtype in HALF:
+        wide = centred(write, write.call(aten.to.dtype, node, torch.float32), axis)
+        return write.call(aten.to.dtype, wide, dtype)
     return write.call(aten.sub.Tensor, node, write.call(aten.mean.dim, node, [axis], True))
 
 

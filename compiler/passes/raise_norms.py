@@ -251,8 +251,9 @@ def _veto(first: fx.Node, norm: Norm, facts: Facts) -> None:
         reason = f"it is computed in {before.dtype}, not in float32 or float64 all through"
         raise Declined(Reason.DTYPES, reason)
     inside = _between(norm)
-    if any(map(facts.is_written, inside)):
-        raise Declined(Reason.MUTATED, "a value inside it is written in place")
+    read = [n for n in (norm.x, norm.weight, norm.bias) if n is not None]
+    if any(map(facts.is_written, (*inside, *read))):
+        raise Declined(Reason.MUTATED, "a value inside it, or what it reads, is written in place")
     if not facts.same_gradient_mode(inside):
         raise Declined(Reason.GRADIENT_MODE, "gradients are switched on or off inside it")
     if len({facts.autocast_region(n) for n in inside}) > 1:

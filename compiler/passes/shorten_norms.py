@@ -14,6 +14,7 @@ RMSNorm where it can: `equate_norms.py`.
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -26,10 +27,10 @@ from ..operators import MATERIALIZE
 from ..options import Options
 from ..report import Decline, Reason
 from .axes import shape_of
-from .centring import scaled_args, scaled_writer, writes_with
+from .centring import Weights, scaled_args, scaled_writer, writes_with
 from .contract import Outcome
 from .fold_norms import LINEARS, Readers, read_linears
-from .norms import HALF, Norm, behind, centred, read_norm
+from .norms import HALF, Norm, behind, centred, read_norm, veto_dtypes
 from .rearrange import Writer
 from .streams import Stream, Streams
 
@@ -59,6 +60,7 @@ def shorten_norms(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
             try:
                 for norm in stream.norms:
                     streams.veto(norm, stream)
+                    veto_dtypes(norm)
                     _veto(norm, facts)
                 shortened = Shortened(graph, facts, streams, stream, options)
             except Declined as error:
@@ -83,6 +85,10 @@ def _veto(norm: Norm, facts: Facts) -> None:
         raise Declined(Reason.AUTOCAST, "autocast decides in which dtype it is computed")
 
 
+# the linear and the scale of a layer scale, if it is one, and the weights that write a value
+Written = tuple[tuple[fx.Node, fx.Node] | None, Weights | None]
+
+
 class Shortened:
     """A stream without its last channel. `build` writes it beside the old one, which nothing reads
     afterwards. Raises Declined if it cannot be written so."""
@@ -94,6 +100,7 @@ class Shortened:
         self.norms = {n.node: n for n in stream.norms}
         self.explicit = set(stream.explicit)
         self.values = [n for n in stream.values if n not in self.explicit]
+        self.old = set(self.values)
         self.readers: dict[fx.Node, Readers] = {}
         self.short: dict[fx.Node, fx.Node] = {}
         between: set[fx.Node] = set()
@@ -107,6 +114,7 @@ class Shortened:
             if not found.scales:
                 self.readers[norm.node] = found
                 between |= set(found.views)
+        self.written = {n: self._how(n) for n in self.values if not streams.is_kept(n)}
         self.views = {n: len(shape_of(n)) - 1 for n in between}
         for node in (*self.values, *between):
             if is_call(node, *SIZED_BY_OTHERS):
@@ -115,7 +123,7 @@ class Shortened:
 
     def build(self) -> None:
         linears = {n for found in self.readers.values() for n in found.linears}
-        old = set(self.values)
+        old = self.old
         dead = []
         for node in list(self.graph.nodes):
             if node in self.explicit:
@@ -129,6 +137,8 @@ class Shortened:
                 self.short[node] = self._again(node, self.streams.free.axis[node])
             elif node in old:
                 dead.append(node)
+                if node in linears:
+                    self._read(node)
                 self.short[node] = self._written(node, self.streams.free.axis[node])
             elif node in self.views:
                 dead.append(node)
@@ -155,6 +165,8 @@ class Shortened:
         for operand, own in self.streams.free.operands.get(node, ()):
             if operand in self.streams.weights:
                 self.short[operand] = self._cut(write, centred(write, operand, own), own)
+        if is_call(node, operator.getitem):
+            return write.item(self.short[node.args[0]], node.args[1])  # type: ignore[index, arg-type]
         args: list[Any] = list(fx.node.map_arg(node.args, lambda n: self.short.get(n, n)))
         if is_call(node, *SIZED) and args[1][axis] != -1:
             sizes = list(args[1])
@@ -162,14 +174,18 @@ class Shortened:
             args[1] = sizes
         return write.new(node.target, *args, **node.kwargs)
 
+    def _how(self, node: fx.Node) -> Written:
+        """How weights write a value, as the graph has it before anything changes."""
+        axis, known = self.streams.free.axis[node], self.streams.weights
+        scaled = scaled_writer(node, axis, known, self.facts)
+        return scaled, writes_with(node if scaled is None else scaled[0], axis, known)
+
     def _written(self, node: fx.Node, axis: int) -> fx.Node:
         """What is written by weights, of shorter weights."""
-        known, write = self.streams.weights, self._at(node)
-        scaled = scaled_writer(node, axis, known, self.facts)
-        writer = node if scaled is None else scaled[0]
-        weights = writes_with(writer, axis, known)
+        scaled, weights = self.written[node]
         if weights is None:  # it has no mean as it is
             return self._cut(self._at(behind(node)), node, axis)
+        writer, write = node if scaled is None else scaled[0], self._at(node)
         args = list(writer.args) if scaled is None else scaled_args(*scaled, weights, write)
         for i, dim in weights:
             args[i] = self._cut(write, centred(write, args[i], dim), dim)  # type: ignore[arg-type]
@@ -177,20 +193,23 @@ class Shortened:
 
     def _normalise(self, norm: Norm) -> None:
         write = self._at(norm.node)
-        made = self._formula(write, self.short[norm.x], norm)
+        dtype = norm.node.meta["val"].dtype
+        wide = self._formula(write, self.short[norm.x], norm)
+        if norm.node in self.readers or norm.node in self.written:
+            self.short[norm.node] = self._as(write, wide, dtype)
         if norm.node in self.readers:
-            self.short[norm.node] = made
             return
-        last = write.new(aten.neg.default, write.new(aten.sum.dim_IntList, made, [-1], True))
-        full = write.new(aten.cat.default, [made, last], -1)
+        last = write.new(aten.neg.default, write.new(aten.sum.dim_IntList, wide, [-1], True))
+        full = self._as(write, write.new(aten.cat.default, [wide, last], -1), dtype)
         for target, operand in ((aten.mul.Tensor, norm.weight), (aten.add.Tensor, norm.bias)):
             if operand is not None:
                 full = write.new(target, full, operand)
         before, value = norm.node.meta["val"], full.meta["val"]
         full = full if same_layout(before, value) else write.like(full, before)
-        norm.node.replace_all_uses_with(full)
+        norm.node.replace_all_uses_with(full, delete_user_cb=lambda user: user not in self.old)
 
     def _formula(self, write: Writer, y: fx.Node, norm: Norm) -> fx.Node:
+        """CRMS(y), in float32 where y is in half precision."""
         dtype, new = y.meta["val"].dtype, write.new
         if dtype in HALF:
             y = new(aten.to.dtype, y, torch.float32)
@@ -201,8 +220,11 @@ class Shortened:
         root = new(aten.rsqrt.default, new(aten.add.Tensor, mean, norm.eps))
         if self.options.target == "inductor":
             root = new(MATERIALIZE, root)
-        made = new(aten.mul.Tensor, y, root)
-        return new(aten.to.dtype, made, dtype) if dtype in HALF else made
+        return new(aten.mul.Tensor, y, root)
+
+    def _as(self, write: Writer, node: fx.Node, dtype: torch.dtype) -> fx.Node:
+        alike = node.meta["val"].dtype == dtype
+        return node if alike else write.new(aten.to.dtype, node, dtype)
 
     def _read(self, linear: fx.Node) -> None:
         at, weight, _, dim = LINEARS[linear.target]

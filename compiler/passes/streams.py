@@ -118,7 +118,8 @@ class Streams:
     def _is_clean(self, operand: fx.Node, axis: int) -> bool:
         """Whether `operand` comes without its mean along `axis`, at no further price."""
         if operand in self.weights:
-            return True
+            value = fake(operand)
+            return value is not None and value.is_floating_point()
         if operand in self.explicit:
             return axis == len(shape_of(operand)) - 1
         return operand in self._parent and self.free.axis[operand] == axis

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from formwright.compiler import ConversionError, UnknownNameError, convert
-from formwright.compiler.convert import CRMSNorm, RMSNorm
+from formwright.compiler.conversion import CRMSNorm, RMSNorm
 
 from .law import assert_same
 from .streams import centred
@@ -183,7 +183,41 @@ class Scaled(nn.Module):
         return self.norm(self.write(x) * self.first + self.write(x + 1) * self.second)
 
 
+class Position(nn.Module):
+    """A parameter that is read through a view, by something else too."""
+
+    def __init__(self):
+        super().__init__()
+        self.write, self.norm = nn.Linear(8, 8), nn.LayerNorm(8)
+        self.position = nn.Parameter(torch.rand(3, 8))
+
+    def forward(self, x):
+        position = self.position.unsqueeze(0)
+        return self.norm(self.write(x) + position), position * 2
+
+
+class OneMemory(nn.Module):
+    """Two parameters in one memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.write, self.norm, self.other = nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 8)
+        self.other.weight.data = self.write.weight.data
+
+    def forward(self, x):
+        return self.norm(self.write(x))
+
+
+def hooked():
+    model = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8))
+    model[1].register_forward_hook(lambda module, given, made: made)
+    return model
+
+
 REFUSALS = {
+    "which would change": (Position(), torch.randn(3, 8)),
+    "shares its memory": (OneMemory(), torch.randn(3, 8)),
+    "has hooks": (hooked(), torch.randn(3, 8)),
     "layer scale": (Scaled(), torch.randn(3, 8)),
     "not called": (Half(), torch.randn(3, 8)),
     "also read by": (Shared(), torch.randn(3, 8)),
@@ -197,6 +231,25 @@ def test_a_refusal_says_why(words):
     model, x = REFUSALS[words]
     with pytest.raises(ConversionError, match=words):
         convert(model, example_inputs=(x,))
+
+
+def test_a_module_that_is_not_called_keeps_its_weights():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.norm = nn.Embedding(9, 8), nn.LayerNorm(8)
+            self.head = nn.Linear(8, 9, bias=False)
+            self.head.weight = self.table.weight
+
+        def forward(self, ids):
+            return self.norm(self.table(ids))
+
+    model, ids = Tied(), torch.arange(5)
+    head = model.head.weight.detach().clone()
+    convert(model, example_inputs=(ids,))
+
+    assert torch.equal(model.head.weight, head)
+    assert not torch.equal(model.table.weight, head)
 
 
 def test_a_graph_break_is_refused():

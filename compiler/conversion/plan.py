@@ -16,7 +16,7 @@ from torch import fx, nn
 from ..errors import ConversionError, Declined
 from ..facts import Facts
 from ..graph import where
-from ..passes.axes import Unreadable
+from ..passes.axes import Unreadable, shape_of
 from ..passes.centring import has_no_mean, scaled_writer, writes_with
 from ..passes.fold_norms import LINEARS, read_linears
 from ..passes.mean_free import operands
@@ -41,8 +41,9 @@ class Plan:
         self.facts = facts
         self.axis: dict[fx.Node, int] = {}  # of each parameter that loses its mean
         self.uses: set[Use] = set()  # of those parameters
+        self.between: dict[fx.Node, None] = {}  # what is computed of them, and used in their place
         self.read: set[Use] = set()  # of the weights and biases that read a folded norm
-        self.scales: list[Absorb] = []
+        self.scales: list[tuple[Absorb, int]] = []  # each with the axis that is D long
         self.reads: list[Read] = []
         self.replaced: dict[str, Replace] = {}
 
@@ -67,11 +68,11 @@ class Plan:
         except Declined as declined:
             raise ConversionError(str(declined)) from declined
         changed = [(tuple(self._names(n, self.uses)), axis) for n, axis in self.axis.items()]
-        edits: list[Edit] = [*apart, *self.scales, *self.reads]
+        edits: list[Edit] = [*apart, *(absorb for absorb, _ in self.scales), *self.reads]
         edits += [Centre(names[0], axis) for names, axis in changed]
         if self.norm == "crms":
             edits += [Shorten(names, axis) for names, axis in changed]
-            edits += [Shorten((absorb.scale,), -1) for absorb in self.scales]
+            edits += [Shorten((absorb.scale,), axis) for absorb, axis in self.scales]
         return [*edits, *self.replaced.values()]
 
     # --- a stream ---------------------------------------------------------------------------------
@@ -96,12 +97,14 @@ class Plan:
     def _centre(self, node: fx.Node, axis: int, user: fx.Node) -> None:
         """Let parameters change so that `node` comes without its mean along `axis`."""
         known = self.streams.weights
+        self.uses.add((node, user))
         if node.op == "placeholder":
-            self.owners.names(node)
+            self.owners.check(node)
             if self.axis.setdefault(node, axis) != axis:
                 raise Declined(Reason.OTHER_READERS, f"`{node.name}` is read along two of its axes")
-            self.uses.add((node, user))
             return
+        if node in known:
+            self.between[node] = None
         weights = writes_with(node, axis, known, tables=True)
         if weights is not None:
             for i, dim in weights:
@@ -126,7 +129,11 @@ class Plan:
             reason = "a layer scale, or a weight in front of it, is read by something else too"
             raise Declined(Reason.OTHER_READERS, reason)
         into = tuple((self.owners.held_by(p, writer), dim) for p, dim in parts)  # type: ignore[arg-type]
-        self.scales.append(Absorb(self.owners.names(scale)[0], into))
+        self.owners.check(scale)
+        (name,) = self.owners.names(scale)[:1]
+        sizes = list(shape_of(scale))
+        longest = max(range(len(sizes)), key=sizes.__getitem__)
+        self.scales.append((Absorb(name, into), longest))
         for part, dim in parts:
             self._centre(part, dim, writer)  # type: ignore[arg-type]
 
@@ -140,6 +147,8 @@ class Plan:
         if type(module) is not nn.LayerNorm:
             reason = f"it is computed in a {type(module).__name__}, not in an nn.LayerNorm"
             raise Declined(Reason.OTHER_READERS, reason)
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise Declined(Reason.OTHER_READERS, "it has hooks, which would be lost")
         whole = self.norm == "rms" or not self._folds(norm)
         replace = Replace(path, self.norm, whole)
         if self.replaced.setdefault(path, replace) != replace:
@@ -191,22 +200,32 @@ class Plan:
     def _apart(self) -> list[Edit]:
         """A parameter that changes is held apart by the modules that need it as it is."""
         found: dict[Name, None] = {}
+        for node in self.between:
+            for user in node.users:
+                if (node, user) not in self.uses:
+                    reason = f"`{node.name}`, which would change, is also read by `{user.name}`"
+                    raise Declined(Reason.OTHER_READERS, reason)
         for node in self.axis:
             found |= dict.fromkeys(self._others(node, self.uses))
         for node, _ in self.read:
             self._others(node, self.read)
+            both = set(self._names(node, self.read)) & set(self._names(node, self.uses))
+            if both:
+                reason = f"{both.pop()} reads a norm and writes the branch"
+                raise Declined(Reason.OTHER_READERS, reason)
         return [Untie(name) for name in found]
 
     def _others(self, node: fx.Node, uses: set[Use]) -> list[Name]:
-        """Who else holds a parameter than the modules of these `uses`."""
+        """Who else holds a parameter than the modules of these `uses`, called or not."""
         mine = self._names(node, uses)
-        others = [u for u in node.users if (node, u) not in uses]
-        names = [self.owners.held_by(node, u) for u in others]
-        for name, user in zip(names, others, strict=True):
-            if name in mine:
+        for user in node.users:
+            name = self.owners.held_by(node, user)
+            if (node, user) not in uses and name in mine:
                 reason = f"{name} is also read by `{user.name}`, which needs it as it is"
                 raise Declined(Reason.OTHER_READERS, reason)
-        return names
+        modules = [self.model.get_submodule(n.module) for n in mine]
+        names = self.owners.names(node)
+        return [n for n in names if self.model.get_submodule(n.module) not in modules]
 
     def _names(self, node: fx.Node, uses: set[Use]) -> list[Name]:
         """The modules that hold a parameter and read it in `uses`, in order."""

@@ -5,6 +5,7 @@ It must not know what is done with it. Next: `plan.py`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,10 @@ class Owners:
         for path, module in model.named_modules(remove_duplicate=False):
             for attribute, parameter in module.named_parameters(recurse=False):
                 self._names.setdefault(id(parameter), []).append(Name(path, attribute))
+        self._storages = Counter(
+            t.untyped_storage().data_ptr()
+            for t in (*dict.fromkeys(model.parameters()), *dict.fromkeys(model.buffers()))
+        )
         placeholders = graph.find_nodes(op="placeholder")
         self._value = dict(zip(placeholders, real, strict=True))
 
@@ -50,10 +55,13 @@ class Owners:
             raise Declined(Reason.OTHER_READERS, reason)
         return max(inside, key=lambda n: len(n.module))
 
-    def value(self, node: fx.Node) -> torch.Tensor:
-        """The real parameter."""
+    def check(self, node: fx.Node) -> None:
+        """Raises Declined unless `node` is a parameter whose memory is its own."""
+        self.names(node)
         value: torch.Tensor = self._value[node]
-        return value
+        if self._storages[value.untyped_storage().data_ptr()] > 1:
+            reason = f"`{node.name}` shares its memory with another parameter or buffer"
+            raise Declined(Reason.OTHER_READERS, reason)
 
 
 def _within(path: str, module: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from ..passes.norms import HALF
 from .modules import CRMSNorm, RMSNorm
 
 
@@ -82,7 +83,8 @@ class Centre:
 
     def apply(self, model: nn.Module) -> None:
         weight = self.name.get(model)
-        weight.sub_(weight.mean(self.dim, keepdim=True))
+        wide = weight.float() if weight.dtype in HALF else weight
+        weight.copy_(wide - wide.mean(self.dim, keepdim=True))
 
 
 @dataclass(frozen=True)
