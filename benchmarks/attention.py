@@ -32,7 +32,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from attention_models import HEADS, KV_HEADS, LAYERS, LENGTHS, MODELS, RATIO, WIDTH, Case
@@ -45,6 +44,7 @@ from measure import (
     in_turn,
     interval,
     machine,
+    options,
     ratio,
     resumed,
 )
@@ -191,26 +191,15 @@ def chosen(given: argparse.Namespace) -> Iterator[Case]:
                 yield case
 
 
-def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--cells", nargs="+", default=["*/*"], help="model, or model/length")
-    parser.add_argument("--lengths", nargs="+", type=int)
-    parser.add_argument("--rounds", type=int, help="of times (7)")
-    parser.add_argument("--compiles", type=int, help="of ours and of inductor (3)")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--again", action="store_true", help="measure cells that are there too")
-    parser.add_argument("--quick", action="store_true", help="tiny lengths, 2 rounds, 1 compile")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    given.rounds = given.rounds or (2 if given.quick else 7)
-    given.compiles = given.compiles or (1 if given.quick else 3)
-    given.out = given.out or (None if given.quick else OUT)
-    return given
+MORE = {
+    "--lengths": {"nargs": "+", "type": int},
+    "--compiles": {"type": int, "help": "of ours and of inductor (3)"},
+}
 
 
 def main() -> int:
-    given = options()
+    given = options(__doc__, OUT, "model, or model/length", more=MORE)
+    given.compiles = given.compiles or (1 if given.quick else 3)
     if given.one:
         task = json.loads(given.one)
         print(json.dumps(times(Case(**task["case"]), task["threads"], task["rounds"])))

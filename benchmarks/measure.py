@@ -6,6 +6,7 @@ bootstrap interval; a turn is one call that does not count and the median of at 
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import gc
 import json
@@ -57,6 +58,35 @@ def child(script: str, task: dict[str, Any], threads: int, cache: str | None = N
         last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
         raise Failed(f"exit code {done.returncode}: {''.join(last)[:300]}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+# --- the command line ---------------------------------------------------------------------------
+
+
+def options(
+    doc: str | None,
+    out: Path,
+    cells: str,
+    *,
+    rounds: int = 7,
+    more: Mapping[str, Any] | None = None,
+) -> argparse.Namespace:
+    """What the benchmarks of cells are asked: `cells` says what a cell is, `more` are further
+    arguments by name. A quick run has 2 rounds and keeps nothing unless told where."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0] if doc else "")
+    parser.add_argument("--cells", nargs="+", default=["*"], help=cells)
+    for name, settings in (more or {}).items():
+        parser.add_argument(name, **settings)
+    parser.add_argument("--rounds", type=int, help=f"of times ({rounds})")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--again", action="store_true", help="measure cells that are there too")
+    parser.add_argument("--quick", action="store_true", help="tiny cells, 2 rounds")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    given.rounds = given.rounds or (2 if given.quick else rounds)
+    given.out = given.out or (None if given.quick else out)
+    return given
 
 
 # --- cells --------------------------------------------------------------------------------------

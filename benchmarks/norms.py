@@ -11,7 +11,6 @@ JSON are not measured again, unless `--again`. `--quick` tries everything on tin
 
 from __future__ import annotations
 
-import argparse
 import fnmatch
 import json
 import os
@@ -20,10 +19,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from measure import MEASUREMENTS, child, commit, in_turn, interval, machine, ratio, resumed
+from measure import MEASUREMENTS, child, commit, in_turn, interval, machine, options, ratio, resumed
 from norms_contestants import NORMS, Case
 from rich.console import Console
 from rich.table import Table
@@ -107,25 +105,9 @@ def show(cells: dict[str, Any], threads: int) -> None:
     console.print(table)
 
 
-def options() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--cells", nargs="+", default=["*"], help="globs of kind/rows/width")
-    parser.add_argument("--rounds", type=int, help="of times (9)")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--again", action="store_true", help="measure cells that are there too")
-    parser.add_argument("--quick", action="store_true", help="tiny cells, 2 rounds")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    given.rounds = given.rounds or (2 if given.quick else 9)
-    given.out = given.out or (None if given.quick else OUT)
-    return given
-
-
 def main() -> int:
     """Measure what is missing, keep it, show all."""
-    given = options()
+    given = options(__doc__, OUT, "globs of kind/rows/width", rounds=9)
     if given.one:
         task = json.loads(given.one)
         print(json.dumps(times(Case(**task["case"]), task["threads"], task["rounds"])))

@@ -23,7 +23,6 @@ import statistics
 import sys
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from measure import (
@@ -33,6 +32,7 @@ from measure import (
     in_turn,
     interval,
     machine,
+    options,
     ratio,
     resident_mb,
     resumed,
@@ -190,25 +190,9 @@ def show(cells: dict[str, Any], threads: int) -> None:
             console.print(f"{key}: {name} failed: {why}", markup=False)
 
 
-def options() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--cells", nargs="+", default=["*"], help="globs of kind/lengths/L/fill")
-    parser.add_argument("--rounds", type=int, help="of times (7)")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--again", action="store_true", help="measure cells that are there too")
-    parser.add_argument("--quick", action="store_true", help="tiny cells, 2 rounds")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    given.rounds = given.rounds or (2 if given.quick else 7)
-    given.out = given.out or (None if given.quick else OUT)
-    return given
-
-
 def main() -> int:
     """Measure what is missing, keep it, show all."""
-    given = options()
+    given = options(__doc__, OUT, "globs of kind/lengths/L/fill")
     if given.one:
         task = json.loads(given.one)
         case = Case(**task["case"])
