@@ -34,12 +34,12 @@ from .passes.fold_norms import fold_norms
 from .passes.functionalise import functionalise
 from .passes.hoist_weights import hoist_weights
 from .passes.identities import remove_identities
-from .passes.lower_norms import lower_norms
+from .passes.lower_norms import lower_norms, lower_norms_wanted
 from .passes.merge_projections import merge_projections
 from .passes.open_layers import open_layers
 from .passes.raise_norms import raise_norms
 from .passes.remove_padding import remove_padding
-from .passes.shorten_norms import shorten_norms
+from .passes.shorten_norms import shorten_norms, shorten_norms_by_call
 from .report import Report, describe
 
 PASSES: tuple[Pass, ...] = (
@@ -51,12 +51,12 @@ PASSES: tuple[Pass, ...] = (
     Pass("fuse_attention", fuse_attention, fuse_attention_by_call, lambda o: o.attention),
     Pass("remove_dead_code", remove_dead_code),
     Pass("fold_norms", fold_norms, wanted=lambda o: o.norm in ("rms", "crms")),
-    Pass("shorten_norms", shorten_norms, wanted=lambda o: o.norm == "crms"),
+    Pass("shorten_norms", shorten_norms, shorten_norms_by_call, lambda o: o.norm == "crms"),
     Pass("equate_norms", equate_norms, wanted=lambda o: o.norm != "off"),
     Pass("demand_tokens", demand_tokens, wanted=lambda o: o.demand),
     Pass("remove_padding", speculate=remove_padding, wanted=lambda o: o.padding != "off"),
     Pass("remove_dead_code", remove_dead_code),
-    Pass("lower_norms", lower_norms, wanted=lambda o: o.norm != "off" and o.target == "inductor"),
+    Pass("lower_norms", speculate=lower_norms, wanted=lower_norms_wanted),
     Pass("merge_projections", speculate=merge_projections),
     Pass("hoist_weights", speculate=hoist_weights),
 )

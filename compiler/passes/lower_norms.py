@@ -44,6 +44,11 @@ def lower_norms(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
     return outcome
 
 
+def lower_norms_wanted(options: Options) -> bool:
+    """Whether the code generator is the one that this is written for."""
+    return options.norm != "off" and options.target == "inductor"
+
+
 def _veto(norm: Norm, facts: Facts) -> None:
     """Raises Declined if the formula could differ here, or is not known to be faster."""
     value = fake(norm.x)

@@ -52,6 +52,15 @@ SIZED_BY_OTHERS = (
 
 def shorten_norms(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
     """The pass. A site is a LayerNorm."""
+    return _shorten(graph, facts, materializes=False)
+
+
+def shorten_norms_by_call(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
+    """The pass where an operator of ours may be called: written as `lower_norms` writes norms."""
+    return _shorten(graph, facts, materializes=options.target == "inductor")
+
+
+def _shorten(graph: fx.Graph, facts: Facts, *, materializes: bool) -> Outcome:
     outcome = Outcome(sites=len(_layer_norms(graph)))
     while norms := _layer_norms(graph):
         streams = Streams(graph, facts, norms)
@@ -62,7 +71,7 @@ def shorten_norms(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
                     streams.veto(norm, stream)
                     veto_dtypes(norm)
                     _veto(norm, facts)
-                shortened = Shortened(graph, facts, streams, stream, options)
+                shortened = Shortened(graph, facts, streams, stream, materializes)
             except Declined as error:
                 declined += [decline(n.node, error.reason, str(error)) for n in stream.norms]
             else:
@@ -94,9 +103,10 @@ class Shortened:
     afterwards. Raises Declined if it cannot be written so."""
 
     def __init__(
-        self, graph: fx.Graph, facts: Facts, streams: Streams, stream: Stream, options: Options
+        self, graph: fx.Graph, facts: Facts, streams: Streams, stream: Stream, materializes: bool
     ) -> None:
-        self.graph, self.facts, self.streams, self.options = graph, facts, streams, options
+        self.graph, self.facts, self.streams = graph, facts, streams
+        self.materializes = materializes
         self.norms = {n.node: n for n in stream.norms}
         self.explicit = set(stream.explicit)
         self.values = [n for n in stream.values if n not in self.explicit]
@@ -218,7 +228,7 @@ class Shortened:
         whole = new(aten.add.Tensor, squares, new(aten.mul.Tensor, last, last))
         mean = new(aten.div.Tensor, whole, norm.width)
         root = new(aten.rsqrt.default, new(aten.add.Tensor, mean, norm.eps))
-        if self.options.target == "inductor":
+        if self.materializes:
             root = new(MATERIALIZE, root)
         return new(aten.mul.Tensor, y, root)
 

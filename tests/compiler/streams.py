@@ -11,7 +11,7 @@ from formwright.compiler import Options
 from formwright.compiler.testing import assert_rewrites
 
 B, T, D, N, EPS = 2, 5, 8, 12, 1e-6
-RMS, CRMS = Options(norm="rms"), Options(norm="crms", target="eager")
+RMS, CRMS = Options(norm="rms"), Options(norm="crms")
 
 
 class Weights(nn.Module):

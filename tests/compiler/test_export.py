@@ -67,3 +67,15 @@ def test_options_are_checked():
 
     with pytest.raises(UnknownNameError, match="unknown option 'attn'"):
         transform(program, {"attn": True})
+
+
+def test_norms_of_a_program_stay_operators_of_torch():
+    """A program may be used where ours are not installed."""
+    model, x = (
+        nn.Sequential(nn.Linear(16, 16), nn.LayerNorm(16), nn.Linear(16, 4)),
+        torch.ones(2, 16),
+    )
+    program = transform(torch.export.export(model, (x,)), {"norm": "crms"})
+
+    assert not [name for name in operators(program) if "formwright" in name]
+    torch.testing.assert_close(program.module()(x), model(x))
