@@ -21,7 +21,7 @@ demo: $(READY) ## compile a real Transformer; then serve, run, watch and query a
 	$(BIN)/python examples/06_whole_product.py
 
 test: $(READY) lint types ## lint, types and every test, on two cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(READY) ## ruff: style and import order
 	$(BIN)/ruff check .
