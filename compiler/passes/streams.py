@@ -18,7 +18,7 @@ from torch import fx
 
 from ..errors import Declined
 from ..facts import Facts, draws_random
-from ..graph import fake, op_name, where
+from ..graph import fake, op_name
 from ..report import Reason
 from .axes import shape_of
 from .centring import has_no_mean, scaled_writer, writes_with
@@ -132,7 +132,7 @@ class Streams:
             if not brings:
                 break
             seen = brings[0]
-        name = f"`{op_name(seen)}`" + (f" in {where(seen)}" if where(seen) else "")
+        name = f"`{op_name(seen)}`"
         if seen.target in DROPOUTS and draws_random(seen):
             return f"dropout strikes out single numbers, so {name} writes a mean"
         return f"{name} writes a mean, and taking it off costs what the norm would save"
