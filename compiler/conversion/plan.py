@@ -20,7 +20,7 @@ from ..passes.axes import Unreadable, shape_of
 from ..passes.centring import has_no_mean, scaled_writer, writes_with
 from ..passes.fold_norms import LINEARS, read_linears
 from ..passes.mean_free import operands
-from ..passes.norms import Norm, read_norm
+from ..passes.norms import Norm, layer_norms
 from ..passes.streams import Stream, Streams
 from ..report import Reason
 from .edits import Absorb, Centre, Edit, Name, Read, Replace, Shorten, Untie
@@ -35,7 +35,7 @@ class Plan:
     def __init__(self, graph: fx.Graph, real: Sequence[Any], model: nn.Module, norm: str) -> None:
         self.model, self.norm, self.graph = model, norm, graph
         self.owners = Owners(graph, real, model)
-        self.norms = [n for n in map(read_norm, graph.nodes) if n is not None and n.centres]
+        self.norms = layer_norms(graph)
         facts = Facts(graph)
         self.streams = Streams(graph, facts, self.norms, tables=True)
         self.facts = facts

@@ -25,9 +25,18 @@ from ..graph import aten, decline, infer
 from ..options import Options
 from ..report import Reason
 from .axes import shape_of
-from .centring import centre_writer, scaled_args, scaled_writer, writes_with
+from .centring import centre_writer, scaled_args
 from .contract import Outcome
-from .norms import Norm, behind, centred, read_norm, take_place, veto_dtypes, write_norm
+from .norms import (
+    Norm,
+    behind,
+    centred,
+    layer_norms,
+    read_norm,
+    take_place,
+    veto_dtypes,
+    write_norm,
+)
 from .rearrange import Writer
 from .streams import Stream, Streams
 
@@ -37,7 +46,7 @@ PROVEN = "it equals an RMSNorm, which is not measured to pay; ask for it with no
 def equate_norms(graph: fx.Graph, facts: Facts, options: Options) -> Outcome:
     """The pass. A site is a LayerNorm."""
     outcome = Outcome()
-    norms = [n for n in map(read_norm, graph.nodes) if n is not None and n.centres]
+    norms = layer_norms(graph)
     outcome.sites = len(norms)
     if not norms:
         return outcome
@@ -101,15 +110,12 @@ def _redirect(old: fx.Node, new: fx.Node, who: Iterable[fx.Node]) -> None:
 
 
 def _write_without(graph: fx.Graph, facts: Facts, streams: Streams, node: fx.Node) -> None:
-    axis, known = streams.free.axis[node], streams.weights
-    weights = writes_with(node, axis, known)
-    if weights is None:
-        scaled = scaled_writer(node, axis, known, facts)
-        if scaled is None:  # it has no mean as it is
-            return
+    axis = streams.free.axis[node]
+    scaled, weights = streams.written(node)
+    if weights is None:  # it has no mean as it is
+        return
+    if scaled is not None:
         writer, scale = scaled
-        weights = writes_with(writer, axis, known)
-        assert weights is not None
         write = Writer(graph, facts, node)
         args = scaled_args(writer, scale, weights, write)
         made = write.new(writer.target, *args, **writer.kwargs)

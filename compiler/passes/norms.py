@@ -63,6 +63,11 @@ def veto_dtypes(norm: Norm) -> None:
         raise Declined(Reason.DTYPES, f"the dtypes differ: {sorted(map(str, dtypes))}")
 
 
+def layer_norms(graph: fx.Graph) -> list[Norm]:
+    """The norms of a graph that take a mean off, in order."""
+    return [n for n in map(read_norm, graph.nodes) if n is not None and n.centres]
+
+
 def write_norm(write: Writer, norm: Norm) -> fx.Node:
     """The calls that compute `norm`."""
     x, sizes, eps = norm.x, [norm.width], norm.eps

@@ -27,10 +27,10 @@ from ..operators import MATERIALIZE
 from ..options import Options
 from ..report import Decline, Reason
 from .axes import shape_of
-from .centring import Weights, scaled_args, scaled_writer, writes_with
+from .centring import scaled_args
 from .contract import Outcome
 from .fold_norms import LINEARS, Readers, read_linears
-from .norms import HALF, Norm, behind, centred, read_norm, veto_dtypes
+from .norms import HALF, Norm, behind, centred, layer_norms, veto_dtypes
 from .rearrange import Writer
 from .streams import Stream, Streams
 
@@ -61,8 +61,8 @@ def shorten_norms_by_call(graph: fx.Graph, facts: Facts, options: Options) -> Ou
 
 
 def _shorten(graph: fx.Graph, facts: Facts, *, materializes: bool) -> Outcome:
-    outcome = Outcome(sites=len(_layer_norms(graph)))
-    while norms := _layer_norms(graph):
+    outcome = Outcome(sites=len(layer_norms(graph)))
+    while norms := layer_norms(graph):
         streams = Streams(graph, facts, norms)
         declined: list[Decline] = []
         for stream in reversed(streams.found()):  # a norm may write into a later stream
@@ -84,18 +84,10 @@ def _shorten(graph: fx.Graph, facts: Facts, *, materializes: bool) -> Outcome:
     return outcome
 
 
-def _layer_norms(graph: fx.Graph) -> list[Norm]:
-    return [n for n in map(read_norm, graph.nodes) if n is not None and n.centres]
-
-
 def _veto(norm: Norm, facts: Facts) -> None:
     """Raises Declined if the formula could be computed in another dtype."""
     if facts.autocast_dtype(norm.node) is not None:
         raise Declined(Reason.AUTOCAST, "autocast decides in which dtype it is computed")
-
-
-# the linear and the scale of a layer scale, if it is one, and the weights that write a value
-Written = tuple[tuple[fx.Node, fx.Node] | None, Weights | None]
 
 
 class Shortened:
@@ -124,7 +116,8 @@ class Shortened:
             if not found.scales:
                 self.readers[norm.node] = found
                 between |= set(found.views)
-        self.written = {n: self._how(n) for n in self.values if not streams.is_kept(n)}
+        # as the graph has it before anything changes
+        self.written = {n: streams.written(n) for n in self.values if not streams.is_kept(n)}
         self.views = {n: len(shape_of(n)) - 1 for n in between}
         for node in (*self.values, *between):
             if is_call(node, *SIZED_BY_OTHERS):
@@ -183,12 +176,6 @@ class Shortened:
             sizes[axis] = shape_of(node)[axis] - 1
             args[1] = sizes
         return write.new(node.target, *args, **node.kwargs)
-
-    def _how(self, node: fx.Node) -> Written:
-        """How weights write a value, as the graph has it before anything changes."""
-        axis, known = self.streams.free.axis[node], self.streams.weights
-        scaled = scaled_writer(node, axis, known, self.facts)
-        return scaled, writes_with(node if scaled is None else scaled[0], axis, known)
 
     def _written(self, node: fx.Node, axis: int) -> fx.Node:
         """What is written by weights, of shorter weights."""

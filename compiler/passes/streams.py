@@ -21,11 +21,14 @@ from ..facts import Facts, draws_random
 from ..graph import fake, op_name
 from ..report import Reason
 from .axes import shape_of
-from .centring import has_no_mean, scaled_writer, writes_with
+from .centring import Weights, has_no_mean, scaled_writer, writes_with
 from .identities import DROPOUTS
 from .mean_free import MeanFree, mean_free
 from .norms import Norm
 from .subgraph import weight_only
+
+# the linear and the scale of a layer scale, if it is one, and the weights that write a value
+Written = tuple[tuple[fx.Node, fx.Node] | None, Weights | None]
 
 
 @dataclass
@@ -88,6 +91,13 @@ class Streams:
         """Whether `node` is a call that keeps its operands' lack of a mean."""
         return node in self._parent and node not in self.explicit and node in self.free.operands
 
+    def written(self, node: fx.Node) -> Written:
+        """How weights write a value of a stream, in the graph as it is."""
+        axis = self.free.axis[node]
+        scaled = scaled_writer(node, axis, self.weights, self.facts)
+        writer = node if scaled is None else scaled[0]
+        return scaled, writes_with(writer, axis, self.weights, tables=self._tables)
+
     def veto(self, norm: Norm, stream: Stream) -> None:
         """Raises Declined if the norm stays a LayerNorm."""
         if stream.pays:
@@ -106,11 +116,7 @@ class Streams:
             return False
         if fake(node) is None:
             return False
-        return (
-            writes_with(node, axis, self.weights, tables=self._tables) is not None
-            or scaled_writer(node, axis, self.weights, self.facts) is not None
-            or has_no_mean(node, axis)
-        )
+        return self.written(node)[1] is not None or has_no_mean(node, axis)
 
     def _kept(self, node: fx.Node) -> bool:
         return all(self._is_clean(o, axis) for o, axis in self.free.operands[node])
