@@ -12,21 +12,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import fx
 from torch._inductor.custom_graph_pass import CustomGraphPass
 
 from .operators import MATERIALIZE
 
 
-class _AttentionPatternsOff(CustomGraphPass):
-    """Does nothing but mark Inductor's cache keys: artefacts made with its attention patterns off
-    are not those made with them on."""
+class _Ours(CustomGraphPass):
+    """Does nothing but mark Inductor's cache keys: what is generated with its attention patterns off
+    and with our lowerings is not what it generates by itself, or did before they changed."""
 
     def __call__(self, graph: fx.Graph) -> None:
         pass
 
     def uuid(self) -> str:
-        return "formwright-attention-patterns-off-1"
+        return "formwright-2"
 
 
 _patterns_off: contextvars.ContextVar[bool] = contextvars.ContextVar("patterns_off", default=False)
@@ -77,16 +78,32 @@ def _attention_patterns_off() -> Iterator[None]:
         _patterns_off.reset(token)
 
 
+LANES = 16  # of the widest vector, in float32
+
+
 @functools.cache
 def _lower_our_operators() -> None:
-    """Tell Inductor what `formwright::materialize` is: a buffer of its own, and no call."""
-    from torch._inductor.lowering import clone, register_lowering
+    """Tell Inductor what `formwright::materialize` is.
+
+    A value per row, [..., 1], is kept in the loop over rows only by a reduction along another axis:
+    anything else is vectorized along the rows, in a loop of its own, and splits the norm into loops
+    that each read all of x. So the value is spread over one vector, sixteenths of it, and summed up
+    again, which is exact (a power of two), and takes some cycles for each row.
+    """
+    from torch._inductor.lowering import clone, expand, lowerings, mul, register_lowering
+
+    sums = lowerings[torch.ops.aten.sum.dim_IntList]
 
     @register_lowering(MATERIALIZE, type_promotion_kind=None)
     def _(x: Any) -> Any:
-        buffer = clone(x)
-        buffer.realize()
-        return buffer
+        if x.get_device().type != "cpu":
+            row = clone(x)
+        else:
+            spread = clone(expand(mul(x, 1 / LANES), [*x.get_size()[:-1], LANES]))
+            spread.realize()
+            row = sums(spread, [-1], True)
+        row.realize()
+        return row
 
 
 def inductor_lower(
@@ -96,7 +113,7 @@ def inductor_lower(
     from torch._inductor.compile_fx import compile_fx
 
     _lower_our_operators()
-    mine = _AttentionPatternsOff()
+    mine = _Ours()
     theirs = config.get("joint_custom_pre_pass") or ()
     passes = [*theirs, mine] if isinstance(theirs, list | tuple) else [theirs, mine]
     with _attention_patterns_off():

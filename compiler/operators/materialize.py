@@ -1,10 +1,11 @@
-"""`formwright::materialize`: a value that the code generator keeps in memory of its own.
+"""`formwright::materialize`: a value per row that the code generator computes once for each row.
 
-    materialize(x) == x, and so is its gradient
+    materialize(x) == x, [..., 1], and so is its gradient
 
 Inductor computes a number per row again for every vector of the row where it can: a root and a
-division in the innermost loop of a norm. What is materialized is computed once and read. It must
-not know what for. Next: `../passes/lower_norms.py`.
+division in the innermost loop of a norm. What is materialized is computed once and read, in the
+same loop over the rows (`../torch_inductor.py`). It must not know what for. Next:
+`../passes/lower_norms.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 
 @torch.library.custom_op("formwright::materialize", mutates_args=())
 def materialize(x: torch.Tensor) -> torch.Tensor:
-    """A copy of x, any shape and dtype."""
+    """A copy of x [..., 1], any floating dtype."""
     return x.clone()
 
 
