@@ -20,8 +20,8 @@ from .operators import MATERIALIZE
 
 
 class _Ours(CustomGraphPass):
-    """Does nothing but mark Inductor's cache keys: what is generated with its attention patterns off
-    and with our lowerings is not what it generates by itself, or did before they changed."""
+    """Does nothing but mark Inductor's cache keys: what it generates with its attention patterns
+    off and with our lowerings is not what it generates by itself, or did before they changed."""
 
     def __call__(self, graph: fx.Graph) -> None:
         pass

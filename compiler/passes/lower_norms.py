@@ -5,10 +5,10 @@ Shapes: [..., D] in and out; m, v and r have size one along the last axis.
     rms_norm(x)     ->   x * r * w + b          r = rsqrt(mean(x^2) + eps)
     layer_norm(x)   ->   (x - m) * r * w + b    m = mean(x), r = rsqrt(mean((x - m)^2) + eps)
 
-with r materialized. All of it is then one loop over the rows, each of which is read from memory
-once. Inductor's own form of rms_norm takes the root and divides once for each vector of the row, and
-its layer_norm is three loops over all rows (docs/measurements/norms.json). Where a row is narrow,
-those win: rows wait for nothing of one another, and all of x fits in a cache.
+with r materialized. All of it is then one loop over the rows, each read from memory once. The form
+that Inductor gives rms_norm takes the root and divides once for each vector of the row, and its
+layer_norm is three loops over all rows (docs/measurements/norms.json). Where rows are narrow those
+win: x fits in a cache, and nothing in a row waits for the end of it.
 Law: the same formula. It must not know which norms were LayerNorms.
 """
 
@@ -26,7 +26,6 @@ from ..report import Reason
 from .contract import Outcome
 from .norms import HALF, Norm, read_norm, take_place
 from .rearrange import Writer
-
 
 NARROW = 192  # measured: at 128 our layer_norm loses, from 192 on it does not
 
