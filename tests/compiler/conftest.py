@@ -67,3 +67,9 @@ def packs_always(monkeypatch):
     """Models as small as those of the tests are packed too."""
     for name in ("COST_OF_A_CALL", "COST_OF_A_SEQUENCE", "LEAST_SHARE"):
         monkeypatch.setattr(f"formwright.compiler.passes.remove_padding.{name}", 0)
+
+
+@pytest.fixture
+def lowers_always(monkeypatch):
+    """Norms as narrow as those of the tests are lowered too."""
+    monkeypatch.setattr("formwright.compiler.passes.lower_norms.NARROW", 0)

@@ -55,3 +55,15 @@ def assert_becomes(
     for dtype in (torch.float32, torch.float64):
         nets = Weights(before, dtype), Weights(expected, dtype)
         assert_rewrites(run, *nets, inputs(dtype), options=options, sites=sites, double=False)
+
+
+def flat(value: Any) -> list[Any]:
+    """The values that a function returned."""
+    return list(value) if isinstance(value, tuple | list) else [value]
+
+
+def gradients(values: list[torch.Tensor], leaves: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Of a sum in which each entry of `values` has another weight; zeros where they need none."""
+    weights = (torch.linspace(-1, 1, v.numel(), dtype=v.dtype).view_as(v) for v in values)
+    loss = torch.stack([(v * w).sum() for v, w in zip(values, weights, strict=True)]).sum()
+    return torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)

@@ -17,7 +17,7 @@ from formwright.compiler.passes.mean_free import mean_free
 from formwright.compiler.passes.shorten_norms import shorten_norms
 from formwright.compiler.testing import capture_call, run_pass
 
-from .streams import CRMS, RMS, B, D, T, Weights, inputs, layer
+from .streams import CRMS, RMS, B, D, T, Weights, gradients, inputs, layer
 
 SETTINGS = settings(max_examples=25, deadline=None, derandomize=True)
 
@@ -88,13 +88,6 @@ def test_what_is_rewritten_is_equal():
     assert counts["sites"] > 50
     assert counts["rewritten"] > 15
     assert counts["shortened"] > 15
-
-
-def gradients(values, leaves):
-    loss = sum(
-        (v * torch.linspace(-1, 1, v.numel(), dtype=v.dtype).view_as(v)).sum() for v in values
-    )
-    return torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
 
 
 @SETTINGS

@@ -16,7 +16,7 @@ from formwright.compiler.passes.raise_norms import raise_norms
 from formwright.compiler.passes.shorten_norms import shorten_norms
 from formwright.compiler.testing import capture_call, run_pass
 
-from ..streams import EPS, D, N, T, Weights, inputs, layer, rms
+from ..streams import EPS, D, N, T, Weights, flat, gradients, inputs, layer, rms
 
 
 def writer(p, x):
@@ -112,20 +112,9 @@ CORNERS = {
 }
 
 
-def flat(value):
-    return list(value) if isinstance(value, tuple | list) else [value]
-
-
-def gradients(values, leaves):
-    loss = sum(
-        (v * torch.linspace(-1, 1, v.numel(), dtype=v.dtype).view_as(v)).sum() for v in values
-    )
-    return torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
-
-
 @pytest.mark.parametrize("program", CORNERS, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("norm", ["rms", "crms"])
-def test_values_gradients_and_layouts(program, norm):
+def test_values_gradients_and_layouts(program, norm, lowers_always):
     net, options = Weights(program, torch.float64), Options(norm=norm, target="eager")
     captured, real = capture_call(net, inputs(torch.float64))
     want = flat(captured.module(*real))
@@ -146,7 +135,7 @@ def test_values_gradients_and_layouts(program, norm):
     assert rewritten[run] == CORNERS[program][norm == "crms"]
 
 
-def test_norms_of_norms_are_lowered():
+def test_norms_of_norms_are_lowered(lowers_always):
     """Each reads what the one before has become."""
     captured, _ = capture_call(Weights(two_in_a_row), inputs())
 

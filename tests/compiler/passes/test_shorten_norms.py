@@ -9,7 +9,7 @@ from formwright.compiler.graph import fake
 from formwright.compiler.passes.shorten_norms import shorten_norms
 from formwright.compiler.testing import assert_declines, capture_call, run_pass
 
-from ..streams import CRMS, EPS, D, T, Weights, assert_becomes, centred, inputs, layer
+from ..streams import CRMS, EPS, D, T, Weights, assert_becomes, centred, flat, inputs, layer
 
 
 def crms(y):
@@ -75,10 +75,6 @@ def test_values_and_gradients(function, dtype):
     for g, w in zip(given, wanted, strict=True):
         if w is not None:
             torch.testing.assert_close(g, w, **tolerance)
-
-
-def flat(value):
-    return list(value) if isinstance(value, tuple | list) else [value]
 
 
 def test_no_value_of_the_stream_is_whole_any_more():
