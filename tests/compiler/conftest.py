@@ -71,5 +71,5 @@ def packs_always(monkeypatch):
 
 @pytest.fixture
 def lowers_always(monkeypatch):
-    """Norms as narrow as those of the tests are lowered too."""
-    monkeypatch.setattr("formwright.compiler.passes.lower_norms.NARROW", 0)
+    """Norms as small as those of the tests are lowered too."""
+    monkeypatch.setattr("formwright.compiler.passes.lower_norms.FITS", 0)
