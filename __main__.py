@@ -16,6 +16,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "compile_report",
         "what the compiler does to a model, and why it leaves the rest",
     ),
+    "blocks": ("formwright.search.cli", "blocks", "what layers are made of"),
+    "spaces": ("formwright.search.cli", "spaces", "which spaces there are, and their genes"),
     "serve": ("formwright.service.cli", "serve", "serve searches: gRPC, a database, Ray workers"),
     "submit": ("formwright.service.cli", "submit", "submit a search to a server"),
     "searches": ("formwright.service.cli", "searches", "all searches of a server"),

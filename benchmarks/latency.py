@@ -20,19 +20,18 @@ from rich.table import Table
 
 from formwright.search import TASKS, ArchSpec, BlockSpec, LayerSpec
 from formwright.search.evaluate.evaluator import Evaluation, evaluate
+from formwright.search.space.metaformer import MIXERS
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "measurements" / "latency.json"
-MIXERS = {
-    "attention": BlockSpec.of("attention", heads=4),
-    "conv": BlockSpec.of("conv", size=3),
-    "mamba2": BlockSpec.of("mamba2", expand=2, head_width=16, state=16, conv=4, chunk=16),
-}
+WIDTH = 48
 
 
 def architecture(mixer: str) -> ArchSpec:
-    layer = LayerSpec(MIXERS[mixer], BlockSpec.of("mlp", ratio=2), "rms")
+    layer = LayerSpec(
+        MIXERS[mixer], BlockSpec.of("mlp", hidden=2 * WIDTH, activation="gelu"), "rms"
+    )
     signature = TASKS.load("digits").signature
-    return ArchSpec(signature.image, signature.classes, 2, 48, (layer, layer))
+    return ArchSpec(signature.image, signature.classes, 2, WIDTH, (layer, layer))
 
 
 def spread(values: list[float]) -> float:

@@ -9,6 +9,7 @@ Shapes: B batch, C channels, X x Y the image, T tokens, D width.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -38,11 +39,14 @@ class Classifier(nn.Module):
 
     def __init__(self, spec: ArchSpec) -> None:
         super().__init__()
-        site = Site(spec.width, spec.grid)
+        site = Site(spec.width, spec.grid, layers=len(spec.layers))
         self.stem = nn.Conv2d(spec.image[0], spec.width, spec.patch, stride=spec.patch)
         self.positions = nn.Parameter(torch.randn(site.tokens, spec.width) * 0.02)
         self.layers = nn.Sequential(
-            *(Layer(layer, site, f"layers[{at}]") for at, layer in enumerate(spec.layers))
+            *(
+                Layer(layer, replace(site, layer=at), f"layers[{at}]")
+                for at, layer in enumerate(spec.layers)
+            )
         )
         # what the layers add up was never normalised; the last layer says how it wants it
         last = spec.layers[-1].norm if spec.layers else "layer"

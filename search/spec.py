@@ -124,7 +124,7 @@ class ArchSpec:
 
     def short(self) -> str:
         """A form for people: patch, width and norms, then each layer's mixer and channel mixer.
-        It is no identity: a block with several settings is shown by its name only.
+        It is no identity: of a block with several settings one is shown, or none.
 
         >>> layer = LayerSpec(BlockSpec.of("pool", size=3), BlockSpec.of("mlp", ratio=2), "rms")
         >>> ArchSpec((1, 8, 8), 10, 2, 32, (layer, layer)).short()
@@ -234,5 +234,10 @@ def _scalar(value: object, field: str) -> Scalar:
     raise SpecError(f"wanted a finite number, a string or a boolean, got {value!r}", field)
 
 
+BRIEF = ("heads", "hidden", "size")  # what people look for, where there are several settings
+
+
 def _brief(block: BlockSpec) -> str:
-    return block.name + (str(block.settings[0][1]) if len(block.settings) == 1 else "")
+    settings = dict(block.settings)
+    shown = list(settings) if len(settings) == 1 else [name for name in BRIEF if name in settings]
+    return block.name + (str(settings[shown[0]]) if shown else "")

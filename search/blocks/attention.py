@@ -1,53 +1,151 @@
-"""Softmax attention of every token to every token, in several heads.
+"""Softmax attention, in several heads: every token to every token, or to those of a window.
 
-"Attention Is All You Need" (Vaswani et al., 2017). Written as its definition: fusing it is the
-work of our compiler (`fuse_attention`), and what a search measures is the rewritten graph.
-Tokens know where they stand from the positions that `../model.py` adds, not from here.
+"Attention Is All You Need" (Vaswani et al., 2017); heads may share keys and values ("GQA", Ainslie
+et al., 2023); positions by rotation ("RoFormer", Su et al., 2021), by a penalty on distance
+("ALiBi", Press et al., 2022) or not at all; layers of different `span` make a mixed-span model
+("MASFormer", Zhang et al., 2023). Written as its definition: fusing it is the work of our compiler
+(`fuse_attention`), and what a search measures is the rewritten graph.
 
-Shapes: B batch, T tokens, D width, H heads, K = D / H head width. Next: `mamba2.py`.
+Shapes: B batch, T tokens, D width, H heads, G key heads, K = D / H head width, S tokens kept.
+Next: `linear_attention.py`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .block import Block, Site
+from .block import Block, Causal, Kind, Site, State
+from .cost import Cost, linear, product
+from .grids import laid
+from .normalise import never
+from .positions import angles, distances, rotate, slopes
+
+POSITIONS = ("none", "rotary", "alibi")
 
 
 @dataclass(frozen=True)
 class Config:
     heads: int
+    kv_heads: int
+    """Heads of keys and values, each read by `heads / kv_heads` heads."""
+    positions: str
+    """"none", "rotary" or "alibi"."""
+    span: int
+    """How near a token must be to be seen: less than this many tokens away (on an image, in each
+    direction). One that is as long as the input sees everything."""
 
 
 class Attention(nn.Module):
     """[B, T, D] -> [B, T, D]"""
 
+    hidden: Tensor | None
+    apart: Tensor | None
+
     def __init__(self, config: Config, site: Site) -> None:
         super().__init__()
-        if site.width % config.heads:
-            raise ValueError(f"{config.heads} heads do not divide a width of {site.width}")
-        self.heads = config.heads
-        self.scale = (site.width // config.heads) ** -0.5
-        self.qkv = nn.Linear(site.width, 3 * site.width)
+        if config.positions not in POSITIONS:
+            known = ", ".join(POSITIONS)
+            raise ValueError(f"positions are one of {known}, not {config.positions!r}")
+        width = site.head_width(config.heads, even=config.positions == "rotary")
+        if config.heads % config.kv_heads:
+            raise ValueError(f"{config.kv_heads} heads of keys do not divide {config.heads} heads")
+        self.config, self.site, self.scale = config, site, width**-0.5
+        self.parts = [config.heads * width, *[config.kv_heads * width] * 2]
+        self.qkv = nn.Linear(site.width, sum(self.parts))
         self.out = nn.Linear(site.width, site.width)
+        apart = distances(laid(site))
+        hidden = distances(laid(site), far=True) >= config.span
+        if site.causal:
+            hidden = hidden | ~torch.ones_like(hidden).tril()
+        # whole numbers, which stay what they are whatever the dtype of the module
+        self.register_buffer("hidden", hidden if hidden.any() else None, persistent=False)
+        alibi = config.positions == "alibi"
+        self.register_buffer("apart", apart if alibi else None, persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # [B, T, 3, H, K]
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # [B, H, T, K] each
-        weights = F.softmax(q @ k.transpose(-1, -2) * self.scale, dim=-1)  # [B, H, T, T]
-        mixed: Tensor = self.out((weights @ v).transpose(1, 2).flatten(2))
+    def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
+        q, k, v = self._heads(x, torch.arange(x.shape[1], device=x.device))  # [B, H or G, T, K]
+        scores = q @ self._shared(k).transpose(-1, -2) * self.scale  # [B, H, T, T]
+        tokens = x.shape[1]
+        if self.apart is not None:
+            scores = scores - self._slopes(x) * self.apart[:tokens, :tokens]
+        if self.hidden is not None:
+            scores = scores.masked_fill(self.hidden[:tokens, :tokens], never(x))
+        if real is not None:
+            scores = scores.masked_fill(~real[:, None, None, :], never(x))
+        return self._out(F.softmax(scores, -1) @ self._shared(v))
+
+    def begin(self, batch: int) -> State:
+        """Keys and values seen, none [B, G, 0, K], and how many tokens there were."""
+        width = self.site.width // self.config.heads
+        none = self.out.weight.new_zeros(batch, self.config.kv_heads, 0, width)
+        return none, none, torch.zeros(1, dtype=torch.long, device=none.device)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        *seen, at = state
+        q, *new = self._heads(x.unsqueeze(1), at)
+        kept = [torch.cat(kv, 2)[:, :, -self.config.span :] for kv in zip(seen, new, strict=True)]
+        k, v = (self._shared(part) for part in kept)  # [B, H, S, K]
+        scores = q @ k.transpose(-1, -2) * self.scale  # [B, H, 1, S]
+        if self.config.positions == "alibi":
+            ago = torch.arange(k.shape[2] - 1, -1, -1, device=x.device)
+            scores = scores - self._slopes(x) * ago
+        return self._out(F.softmax(scores, -1) @ v).squeeze(1), (*kept, at + 1)
+
+    def _heads(self, x: Tensor, at: Tensor) -> tuple[Tensor, ...]:
+        """q [B, H, T, K], k and v [B, G, T, K] of tokens at the positions `at` [T]."""
+        width = self.site.width // self.config.heads
+        parts = self.qkv(x).split(self.parts, -1)
+        q, k, v = (part.unflatten(-1, (-1, width)).transpose(1, 2) for part in parts)
+        if self.config.positions == "rotary":
+            turn = angles(at, width)
+            q, k = rotate(q, turn), rotate(k, turn)
+        return q, k, v
+
+    def _shared(self, x: Tensor) -> Tensor:
+        """[B, G, T, K] -> [B, H, T, K]"""
+        each = self.config.heads // self.config.kv_heads
+        return x if each == 1 else x.repeat_interleave(each, 1)
+
+    def _out(self, x: Tensor) -> Tensor:
+        mixed: Tensor = self.out(x.transpose(1, 2).flatten(2))
         return mixed
+
+    def _slopes(self, x: Tensor) -> Tensor:
+        """[H, 1, 1]: what a step of distance costs."""
+        return x.new_tensor(slopes(self.config.heads))[:, None, None]
+
+
+def cost(config: Config, site: Site) -> Cost:
+    width, tokens = site.width // config.heads, site.tokens
+    keys = config.kv_heads * width
+    return (
+        linear(site.width, site.width + 2 * keys, tokens)
+        + product(tokens, width, tokens, times=config.heads)
+        + product(tokens, tokens, width, times=config.heads)
+        + linear(site.width, site.width, tokens)
+        + Cost(state=2 * keys * min(tokens, config.span))
+    )
 
 
 BLOCK = Block(
     name="attention",
+    symbol="*",
+    kind=Kind.MIXER,
+    causal=Causal.EITHER,
+    source="Vaswani et al., 2017",
     config=Config,
     module=Attention,
+    cost=cost,
     samples=(
-        (Config(heads=4), Site(width=16, grid=(4, 4))),
-        (Config(heads=1), Site(width=6, grid=(2, 3))),
+        (Config(heads=4, kv_heads=4, positions="none", span=16), Site(16, (4, 4))),
+        (Config(heads=1, kv_heads=1, positions="none", span=2), Site(6, (2, 3))),
+        (Config(heads=4, kv_heads=2, positions="rotary", span=9), Site(16, (9,), causal=True)),
+        (Config(heads=3, kv_heads=1, positions="alibi", span=4), Site(6, (9,), causal=True)),
+        (Config(heads=2, kv_heads=1, positions="alibi", span=3), Site(8, (2, 3))),
+        (Config(heads=2, kv_heads=2, positions="alibi", span=2), Site(8, (2, 3), causal=True)),
     ),
 )

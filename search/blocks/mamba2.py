@@ -1,12 +1,14 @@
 """Mamba-2: a state that decays and is written to by each token in turn, read by each token.
 
-"Transformers are SSMs" (Dao and Gu, 2024). `ssd_naive` is the definition, `ssd_chunked` the same
-numbers by matrix products, and `Mamba2` the layer around it. It is causal: the tokens of the grid
-are read row by row, and each sees only those before it.
+"Transformers are SSMs" (Dao and Gu, 2024); the layer around `recurrence.py`. It is causal: the
+tokens of a grid are read row by row, and each sees only those before it.
 
-Shapes: B batch, T tokens, D width, E = expand * D, H heads, P = E / H head width, N state,
-Q chunk, C chunks (Q * C >= T). `b` and `c` are shared by the heads (one group).
-Next: `../model.py`.
+    z, x, b, c, dt = in(u);  x, b, c = silu(conv(x, b, c));  dt = softplus(dt + dt_bias)
+    h[t] = exp(-dt exp(A_log)) h[t-1] + dt x[t] b[t]^T;      y[t] = h[t] c[t] + D x[t]
+    out(rms(y * silu(z)))
+
+Shapes: B batch, T tokens, D width, E = expand * D, H heads, P = E / H head width, N state. `b` and
+`c` are shared by the heads (one group). Next: `phi_mamba.py`, its discrete form.
 """
 
 from __future__ import annotations
@@ -18,81 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .block import Block, Site
-
-
-def ssd_naive(
-    x: Tensor, log_a: Tensor, b: Tensor, c: Tensor, state: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """The recurrence, one token after the other:
-
-        h[t] = a[t] * h[t-1] + x[t] b[t]^T        y[t] = h[t] c[t]
-
-    x [B,T,H,P], log_a [B,T,H], b and c [B,T,N]; h starts as `state` [B,H,P,N], or zeros. Returns
-    y [B,T,H,P] and the last h.
-    """
-    h = _zeros(x, b) if state is None else state
-    y = []
-    for t in range(x.shape[1]):
-        write = x[:, t, :, :, None] * b[:, t, None, None, :]  # [B, H, P, N]
-        h = log_a[:, t, :, None, None].exp() * h + write
-        y.append((h * c[:, t, None, None, :]).sum(-1))
-    return torch.stack(y, 1), h
-
-
-def ssd_chunked(
-    x: Tensor, log_a: Tensor, b: Tensor, c: Tensor, chunk: int, state: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """As `ssd_naive`, in chunks of `chunk` tokens: inside a chunk it is attention with a mask of
-    decays, and only the states between chunks are passed on in turn."""
-    h = _zeros(x, b) if state is None else state
-    tokens = x.shape[1]
-    chunk = min(chunk, tokens)
-    x, log_a, b, c = (_in_chunks(part, chunk) for part in (x, log_a, b, c))
-    x, log_a = x.transpose(2, 3), log_a.transpose(2, 3)  # [B, C, H, Q, P], [B, C, H, Q]
-    b, c = b.unsqueeze(2), c.unsqueeze(2)  # [B, C, 1, Q, N]
-
-    sums = segment_sums(log_a)  # [B, C, H, Q, Q]
-    since_start = log_a.cumsum(-1)  # [B, C, H, Q], the token's own decay included
-    inside = (c @ b.transpose(-1, -2) * sums.exp()) @ x  # [B, C, H, Q, P]
-
-    until_end = sums[..., -1, :].exp()  # [B, C, H, Q]
-    written = (x * until_end[..., None]).transpose(-1, -2) @ b  # [B, C, H, P, N]
-    decay = since_start[..., -1].exp()  # [B, C, H]
-    before = []
-    for at in range(x.shape[1]):
-        before.append(h)
-        h = decay[:, at, :, None, None] * h + written[:, at]
-    carried = c @ torch.stack(before, 1).transpose(-1, -2)  # [B, C, H, Q, P]
-
-    y = inside + since_start.exp()[..., None] * carried
-    return y.transpose(2, 3).flatten(1, 2)[:, :tokens], h
-
-
-def segment_sums(x: Tensor) -> Tensor:
-    """[..., Q] -> [..., Q, Q]: at [i, j] the sum of x[j+1] .. x[i], and -inf above the diagonal.
-
-    Summed where it is needed, never as a difference of two running sums: those grow with the
-    sequence, and their difference would lose what a fast decay leaves.
-    """
-    size = x.shape[-1]
-    lower = torch.ones(size, size, dtype=torch.bool, device=x.device).tril()
-    terms = x[..., :, None].expand(*x.shape, size).masked_fill(~lower.tril(-1), 0)
-    return terms.cumsum(-2).masked_fill(~lower, -torch.inf)
-
-
-def _in_chunks(x: Tensor, chunk: int) -> Tensor:
-    """[B, T, ...] -> [B, C, Q, ...]. The last chunk is filled up with zeros: tokens that write
-    nothing and whose decay is 1, so that the last state stays right."""
-    missing = -x.shape[1] % chunk
-    if missing:
-        x = torch.cat([x, x.new_zeros(x.shape[0], missing, *x.shape[2:])], 1)
-    return x.reshape(x.shape[0], x.shape[1] // chunk, chunk, *x.shape[2:])
-
-
-def _zeros(x: Tensor, b: Tensor) -> Tensor:
-    """The state before any token: x [B,T,H,P], b [B,T,N] -> [B,H,P,N]."""
-    return x.new_zeros(x.shape[0], *x.shape[2:], b.shape[-1])
+from .block import Block, Causal, Kind, Site, State
+from .causal_conv import CausalConv, causal_conv_cost
+from .cost import Cost, linear
+from .recurrence import recur_chunked, recur_step, recurrence_cost, wide
 
 
 @dataclass(frozen=True)
@@ -112,31 +43,55 @@ class Mamba2(nn.Module):
 
     def __init__(self, config: Config, site: Site) -> None:
         super().__init__()
-        inner = config.expand * site.width
-        if inner % config.head_width:
-            raise ValueError(f"heads of {config.head_width} do not divide the inner width {inner}")
+        self.inner = config.expand * site.width
+        if self.inner % config.head_width:
+            width = config.head_width
+            raise ValueError(f"heads of {width} do not divide the inner width {self.inner}")
         self.config = config
-        self.inner, self.heads = inner, inner // config.head_width
-        mixed = inner + 2 * config.state
-        self.in_proj = nn.Linear(site.width, inner + mixed + self.heads, bias=False)
-        self.conv = nn.Conv1d(mixed, mixed, config.conv, groups=mixed, padding=config.conv - 1)
+        self.heads = self.inner // config.head_width
+        mixed = self.inner + 2 * config.state
+        self.in_proj = nn.Linear(site.width, self.inner + mixed + self.heads, bias=False)
+        self.conv = CausalConv(mixed, config.conv)
         self.A_log = nn.Parameter(torch.empty(self.heads).uniform_(1, 16).log())
         self.dt_bias = nn.Parameter(_initial_dt_bias(self.heads))
         self.D = nn.Parameter(torch.ones(self.heads))
-        self.norm = nn.RMSNorm(inner, eps=1e-5)
-        self.out_proj = nn.Linear(inner, site.width, bias=False)
+        self.norm = nn.RMSNorm(self.inner, eps=1e-5)
+        self.out_proj = nn.Linear(self.inner, site.width, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        state, tokens = self.config.state, x.shape[1]
-        parts = [self.inner, self.inner + 2 * state, self.heads]
-        z, xbc, dt = self.in_proj(x).split(parts, -1)
-        xbc = self.conv(xbc.transpose(1, 2))[..., :tokens].transpose(1, 2)  # the past only
+    def forward(self, u: Tensor, real: Tensor | None = None) -> Tensor:
+        z, xbc, dt = self._split(u)
+        x, dt, log_a, b, c = self._parts(self.conv(xbc, real), dt)
+        y, _ = recur_chunked(x * dt[..., None], log_a, b, c, self.config.chunk, real=real)
+        return self._out(y, x, z)
+
+    def begin(self, batch: int) -> State:
+        h = wide(self.A_log).new_zeros(batch, self.heads, self.config.head_width, self.config.state)
+        return self.conv.begin(batch), h
+
+    def step(self, u: Tensor, state: State) -> tuple[Tensor, State]:
+        seen, h = state
+        z, xbc, dt = self._split(u)
+        xbc, seen = self.conv.step(xbc, seen)
+        x, dt, log_a, b, c = self._parts(xbc, dt)
+        y, h = recur_step(x * dt[..., None], log_a, b, c, h)
+        return self._out(y, x, z), (seen, h)
+
+    def _split(self, u: Tensor) -> tuple[Tensor, ...]:
+        """z [.., E], x b c together [.., E + 2 N], dt [.., H]"""
+        sizes = [self.inner, self.inner + 2 * self.config.state, self.heads]
+        parts: tuple[Tensor, ...] = self.in_proj(u).split(sizes, -1)
+        return parts
+
+    def _parts(self, xbc: Tensor, dt: Tensor) -> tuple[Tensor, ...]:
+        """x [.., H, P], dt and log_a [.., H], b and c [.., 1, N]"""
+        state = self.config.state
         x, b, c = F.silu(xbc).split([self.inner, state, state], -1)
-        x = x.unflatten(-1, (self.heads, -1))  # [B, T, H, P]
-        dt = F.softplus(dt + self.dt_bias)  # [B, T, H]
-        log_a = dt * -self.A_log.exp()
-        y, _ = ssd_chunked(x * dt[..., None], log_a, b, c, self.config.chunk)
-        y = (y + self.D[:, None] * x).flatten(2)  # [B, T, E]
+        dt = F.softplus(dt + self.dt_bias)
+        x = x.unflatten(-1, (self.heads, -1))
+        return x, dt, dt * -self.A_log.exp(), b.unsqueeze(-2), c.unsqueeze(-2)
+
+    def _out(self, y: Tensor, x: Tensor, z: Tensor) -> Tensor:
+        y = (y + self.D[:, None] * x).flatten(-2)  # [.., E]
         mixed: Tensor = self.out_proj(self.norm(y * F.silu(z)))
         return mixed
 
@@ -147,15 +102,34 @@ def _initial_dt_bias(heads: int) -> Tensor:
     return dt + torch.log(-torch.expm1(-dt))
 
 
+def cost(config: Config, site: Site) -> Cost:
+    inner, state = config.expand * site.width, config.state
+    heads, mixed = inner // config.head_width, inner + 2 * state
+    vectors = Cost(params=3 * heads + inner)
+    return (
+        linear(site.width, inner + mixed + heads, site.tokens, bias=False)
+        + causal_conv_cost(mixed, config.conv, site.tokens)
+        + recurrence_cost(site.tokens, config.chunk, heads, config.head_width, 1, state)
+        + vectors
+        + linear(inner, site.width, site.tokens, bias=False)
+    )
+
+
 BLOCK = Block(
     name="mamba2",
+    symbol="M",
+    kind=Kind.MIXER,
+    causal=Causal.ALWAYS,
+    source="Dao and Gu, 2024",
     config=Config,
     module=Mamba2,
+    cost=cost,
     samples=(
         (
             Config(expand=2, head_width=16, state=16, conv=4, chunk=16),
             Site(width=16, grid=(8, 8)),
         ),
         (Config(expand=1, head_width=3, state=4, conv=2, chunk=4), Site(width=6, grid=(2, 3))),
+        (Config(expand=2, head_width=4, state=3, conv=3, chunk=5), Site(6, (11,), causal=True)),
     ),
 )

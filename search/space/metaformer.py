@@ -15,8 +15,10 @@ from .space import OneOf, Signature, Space
 
 DEEPEST = 4
 
+WHOLE = 1 << 20  # a span that no image reaches
+
 MIXERS = {
-    "attention": BlockSpec.of("attention", heads=4),
+    "attention": BlockSpec.of("attention", heads=4, kv_heads=4, positions="none", span=WHOLE),
     "pool": BlockSpec.of("pool", size=3),
     "conv": BlockSpec.of("conv", size=3),
     "mamba2": BlockSpec.of("mamba2", expand=2, head_width=16, state=16, conv=4, chunk=16),
@@ -25,15 +27,17 @@ MIXERS = {
 
 def decode(genes: Mapping[str, Scalar], signature: Signature) -> ArchSpec:
     """The architecture that the genes mean for images of this signature."""
+    patch, width = cast(int, genes["patch"]), cast(int, genes["width"])
     layers = tuple(
         LayerSpec(
             mixer=MIXERS[str(genes[f"mixer{at}"])],
-            channel=BlockSpec.of("mlp", ratio=genes[f"ratio{at}"]),
+            channel=BlockSpec.of(
+                "mlp", hidden=width * cast(int, genes[f"ratio{at}"]), activation="gelu"
+            ),
             norm=str(genes["norm"]),
         )
         for at in range(cast(int, genes["depth"]))
     )
-    patch, width = cast(int, genes["patch"]), cast(int, genes["width"])
     return ArchSpec(signature.image, signature.classes, patch, width, layers)
 
 

@@ -12,9 +12,14 @@ from formwright.search.space import SPACES, Signature
 from formwright.search.space.metaformer import MIXERS
 from formwright.search.spec import ArchSpec, BlockSpec, LayerSpec
 
-MLP = BlockSpec.of("mlp", ratio=2)
+MLP = BlockSpec.of("mlp", hidden=32, activation="gelu")
 POOL = BlockSpec.of("pool", size=3)
 SIGNATURES = [Signature((1, 8, 8), 10), Signature((3, 4, 6), 2)]
+
+
+def attention(**changed):
+    settings = {"heads": 4, "kv_heads": 4, "positions": "none", "span": 4, **changed}
+    return BlockSpec.of("attention", **settings)
 
 
 def spec_of(*layers, **changed):
@@ -153,12 +158,12 @@ def test_unknown_names_are_named(layer, field, said):
 @pytest.mark.parametrize(
     ("mixer", "channel", "field"),
     [
-        (BlockSpec.of("attention", heads="4"), MLP, "layers[1].mixer.heads"),
-        (BlockSpec.of("attention", heads=0), MLP, "layers[1].mixer.heads"),
-        (BlockSpec.of("attention", heads=3), MLP, "layers[1].mixer"),
-        (BlockSpec.of("attention"), MLP, "layers[1].mixer"),
-        (POOL, BlockSpec.of("mlp", ratio=1.5), "layers[1].channel.ratio"),
-        (POOL, BlockSpec.of("mlp", ratio=1, depth=2), "layers[1].channel"),
+        (attention(heads="4"), MLP, "layers[1].mixer.heads"),
+        (attention(heads=0), MLP, "layers[1].mixer.heads"),
+        (attention(heads=3), MLP, "layers[1].mixer"),
+        (BlockSpec.of("attention", heads=4), MLP, "layers[1].mixer"),
+        (POOL, BlockSpec.of("mlp", hidden=1.5, activation="gelu"), "layers[1].channel.hidden"),
+        (POOL, BlockSpec.of("mlp", hidden=1, depth=2), "layers[1].channel"),
     ],
     ids=lambda v: v.name if isinstance(v, BlockSpec) else v,
 )

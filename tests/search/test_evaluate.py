@@ -17,7 +17,7 @@ from formwright.search.evaluate import latency
 from formwright.search.evaluate.evaluator import Evaluation, evaluate, evaluation_seed
 from formwright.search.evaluate.quiet import VARIABLE
 
-MLP = BlockSpec.of("mlp", ratio=1)
+MLP = BlockSpec.of("mlp", hidden=16, activation="gelu")
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,8 @@ def _quick(monkeypatch, tmp_path):
 
 
 def arch(mixer="attention", layers=1, **settings):
-    mixer = BlockSpec.of(mixer, **(settings or {"heads": 4}))
+    whole = {"heads": 4, "kv_heads": 4, "positions": "none", "span": 4}
+    mixer = BlockSpec.of(mixer, **(whole | settings))
     return ArchSpec((1, 8, 8), 10, 2, 16, (LayerSpec(mixer, MLP, "layer"),) * layers)
 
 

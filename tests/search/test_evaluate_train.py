@@ -50,10 +50,10 @@ class Broken(nn.Module):
 @pytest.mark.parametrize("mixer", ["attention", "pool"])
 def test_a_small_metaformer_learns_digits(digits, mixer):
     from formwright.search.model import build
+    from formwright.search.space.metaformer import MIXERS
 
-    settings = {"attention": {"heads": 4}, "pool": {"size": 3}}[mixer]
-    mlp = BlockSpec.of("mlp", ratio=2)
-    layer = LayerSpec(BlockSpec.of(mixer, **settings), mlp, "layer")
+    mlp = BlockSpec.of("mlp", hidden=32, activation="gelu")
+    layer = LayerSpec(MIXERS[mixer], mlp, "layer")
     model = build(ArchSpec((1, 8, 8), 10, 2, 32, (layer, layer)))
 
     result = run(model, digits, steps=300)

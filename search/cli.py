@@ -1,0 +1,94 @@
+"""`formwright blocks` and `formwright spaces`: what architectures are made of, and what is there.
+
+It must not know how anything is searched. Next: `blocks/`, `space/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, get_type_hints
+
+from rich.console import Console
+from rich.table import Table
+
+from .blocks import BLOCKS, Block
+from .errors import SearchError
+from .space import SPACES
+
+
+def blocks(arguments: list[str]) -> int:
+    """Exit code 0 with the table on standard output, 2 for a name that is not known."""
+    given = _parser("blocks", "The blocks that a layer is made of.").parse_args(arguments)
+    try:
+        rows = [_row(BLOCKS.load(name)) for name in given.names or BLOCKS.names()]
+    except SearchError as error:
+        return _refuse("blocks", str(error))
+    return _show(given, rows, ("symbol", "name", "kind", "sees", "settings", "source"))
+
+
+def spaces(arguments: list[str]) -> int:
+    """As `blocks`, for the spaces."""
+    given = _parser("spaces", "The spaces that are searched.").parse_args(arguments)
+    rows: list[dict[str, Any]] = []
+    try:
+        for space in map(SPACES.load, given.names or SPACES.names()):
+            genes = {gene.name: list(gene.choices) for gene in space.genes}
+            rows.append({"name": space.name, "genes": genes, "size": space.size()})
+    except SearchError as error:
+        return _refuse("spaces", str(error))
+    return _show(given, rows, ("name", "size", "genes"))
+
+
+SEES = {"always": "earlier tokens", "never": "all tokens", "either": "as the site asks"}
+
+
+def _row(block: Block) -> dict[str, Any]:
+    hints = get_type_hints(block.config)
+    return {
+        "symbol": block.symbol,
+        "name": block.name,
+        "kind": block.kind.value,
+        "sees": SEES[block.causal] if block.kind == "mixer" else "its own token",
+        "settings": {f.name: hints[f.name].__name__ for f in fields(block.config)},
+        "source": block.source,
+    }
+
+
+def _parser(command: str, what: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(f"formwright {command}", description=what)
+    parser.add_argument("names", nargs="*", help="only these")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    return parser
+
+
+def _show(
+    given: argparse.Namespace, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]
+) -> int:
+    if given.json:
+        for row in rows:
+            print(json.dumps(row))
+        return 0
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_text(row[column]) for column in columns))
+    Console(highlight=False).print(table)
+    return 0
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_text(of)}" for name, of in value.items()) or "none"
+    if isinstance(value, list):
+        return "|".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _refuse(command: str, reason: str) -> int:
+    print(f"formwright {command}: {reason}", file=sys.stderr)
+    return 2
