@@ -31,7 +31,7 @@ def architecture(mixer: str) -> ArchSpec:
         MIXERS[mixer], BlockSpec.of("mlp", hidden=2 * WIDTH, activation="gelu"), "rms"
     )
     signature = TASKS.load("digits").signature
-    return ArchSpec(signature.image, signature.classes, 2, WIDTH, (layer, layer))
+    return ArchSpec.of_images(signature.image, signature.classes, 2, WIDTH, (layer, layer))
 
 
 def spread(values: list[float]) -> float:

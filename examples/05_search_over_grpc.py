@@ -25,4 +25,4 @@ with (
     best = client.best(search.id, bounds={"params": (None, 200_000)})[0]
     print(f"best under 200,000 parameters: {best.architecture.short()}, {dict(best.values)}")
     model = build(best.architecture)
-    print(model(torch.randn(1, *best.architecture.image)).shape)
+    print(model(torch.randn(1, *best.architecture.signature.image)).shape)

@@ -31,7 +31,7 @@ with (
 
 best = front[0]
 console.print(f"best by quality, rebuilt from the store: {best.architecture.short()}")
-model, images = build(best.architecture).eval(), torch.randn(16, *best.architecture.image)
+model, images = build(best.architecture).eval(), torch.randn(16, *best.architecture.signature.image)
 with torch.no_grad(), collect() as report:
     compiled = torch.compile(model, backend="formwright", options={"target": spec.target})
     difference = (compiled(images) - model(images)).abs().max()

@@ -17,6 +17,9 @@ if __name__ != "formwright.search":
 
 if TYPE_CHECKING:
     from .blocks import BLOCKS as BLOCKS
+    from .cost import cost_of as cost_of
+    from .ends import HEADS as HEADS
+    from .ends import STEMS as STEMS
     from .errors import EvaluationError as EvaluationError
     from .errors import Fenced as Fenced
     from .errors import PoolError as PoolError
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from .local import make_pool as make_pool
     from .local import run_search as run_search
     from .model import build as build
+    from .norms import NORMS as NORMS
     from .objective import METRICS as METRICS
     from .objective import Direction as Direction
     from .objective import Measurement as Measurement
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
     from .spec import ArchSpec as ArchSpec
     from .spec import BlockSpec as BlockSpec
     from .spec import LayerSpec as LayerSpec
+    from .spec import StageSpec as StageSpec
     from .tasks import TASKS as TASKS
     from .trial import Trial as Trial
     from .trial import TrialState as TrialState
@@ -59,6 +64,10 @@ _LAZY = {
     "drive": ".run.loop",
     "Pool": ".run.pool",
     "build": ".model",
+    "cost_of": ".cost",
+    "NORMS": ".norms",
+    "STEMS": ".ends",
+    "HEADS": ".ends",
     "Result": ".result",
     "pareto": ".front",
     "dominates": ".front",
@@ -67,6 +76,7 @@ _LAZY = {
     "SearchSpec": ".search_spec",
     "ArchSpec": ".spec",
     "LayerSpec": ".spec",
+    "StageSpec": ".spec",
     "BlockSpec": ".spec",
     "Trial": ".trial",
     "TrialState": ".trial",

@@ -16,7 +16,7 @@ from .errors import SpecError, UnknownNameError
 from .objective import metric_named
 from .propose import SAMPLERS
 from .space import SPACES
-from .spec import canonical_json, parse_json
+from .spec_json import canonical_json, parse_json
 from .tasks import TASKS
 
 NAME = re.compile(r"[\w.:-]{1,100}", re.ASCII)

@@ -32,8 +32,8 @@ DETAILS: Mapping[str, Any] = {
 def an_architecture(number: int = 0) -> ArchSpec:
     """A small one; another for each number."""
     mixer = BlockSpec.of("attention", heads=2, bias=False, scale=0.1)
-    layer = LayerSpec(mixer, BlockSpec.of("mlp", ratio=2, act="gelu"), "rms")
-    return ArchSpec((1, 8, 8), 10, 2, 8 * (number + 1), (layer,))
+    layer = LayerSpec(mixer, BlockSpec.of("mlp", ratio=2, act="gelu"), BlockSpec("rms"))
+    return ArchSpec.of_images((1, 8, 8), 10, 2, 8 * (number + 1), (layer,))
 
 
 def a_trial(number: int = 0) -> Trial:

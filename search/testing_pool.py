@@ -39,7 +39,7 @@ def toy(evaluation: Evaluation) -> Measurement:
 
 def job(number: int, behaviour: int = GOOD, timeout_s: int = 60) -> Job:
     """A job whose measurement is its number."""
-    architecture = ArchSpec((1, 8, 8), 10, 2, 32, ())
+    architecture = ArchSpec.of_images((1, 8, 8), 10, 2, 32, ())
     steps = number
     return Job(
         number, 1, Evaluation(architecture, "digits", steps, 1, 1, "eager", behaviour, timeout_s)

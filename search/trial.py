@@ -84,7 +84,7 @@ def follows(new: Trial, old: Trial | None) -> bool:
     """Whether a log may replace `old` (None: no such trial yet) by `new`.
 
     >>> from .spec import ArchSpec
-    >>> first = Trial(0, {}, ArchSpec((1, 8, 8), 10, 2, 32, ()))
+    >>> first = Trial(0, {}, ArchSpec.of_images((1, 8, 8), 10, 2, 32, ()))
     >>> follows(first, None), follows(first.started(), first), follows(first, first)
     (True, True, False)
     """

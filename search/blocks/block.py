@@ -63,10 +63,11 @@ class Causal(StrEnum):
 
 
 class Kind(StrEnum):
-    """What a block is for: mixing tokens, or the channels of each token by itself."""
+    """What a block is for: mixing tokens, the channels of each token by itself, or normalising."""
 
     MIXER = "mixer"
     CHANNEL = "channel"
+    NORM = "norm"
 
 
 class PerToken(nn.Module):
@@ -106,7 +107,11 @@ class Block:
     def make(self, settings: Mapping[str, Scalar], site: Site, field: str) -> nn.Module:
         """The module for these settings. Raises SpecError, naming the field, unless they are
         exactly those of the config, of its types, and fit the site."""
-        config = self.configured(settings, field)
+        return self.module_at(self.configured(settings, field), site, field)
+
+    def module_at(self, config: Any, site: Site, field: str) -> nn.Module:
+        """The module. Raises SpecError, naming the field, where the config does not fit the
+        site."""
         if site.causal and self.causal == Causal.NEVER:
             raise SpecError(f"{self.name} sees later tokens; the site is causal", field)
         if len(site.grid) not in self.grids:
@@ -120,15 +125,20 @@ class Block:
 
     def configured(self, settings: Mapping[str, Scalar], field: str) -> Any:
         """The Config of these settings. Raises SpecError, naming the field."""
-        hints = get_type_hints(self.config)
-        known = {f.name: hints[f.name] for f in fields(self.config)}
-        if set(settings) != set(known):
-            wanted, given = ", ".join(sorted(known)), ", ".join(sorted(settings))
-            raise SpecError(f"{self.name} has the settings {wanted}; got {given}", field)
-        for name, value in settings.items():
-            if type(value) is not known[name]:
-                kind = known[name].__name__
-                raise SpecError(f"wanted {kind}, got {value!r}", f"{field}.{name}")
-            if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
-                raise SpecError(f"wanted a positive number, got {value!r}", f"{field}.{name}")
-        return self.config(**settings)
+        return configured(self.name, self.config, settings, field)
+
+
+def configured(name: str, config: type[Any], settings: Mapping[str, Scalar], field: str) -> Any:
+    """`config(**settings)`. Raises SpecError, naming the field, unless the settings are exactly its
+    fields, of their types, and numbers are positive."""
+    hints = get_type_hints(config)
+    known = {f.name: hints[f.name] for f in fields(config)}
+    if set(settings) != set(known):
+        wanted, given = ", ".join(sorted(known)), ", ".join(sorted(settings))
+        raise SpecError(f"{name} has the settings {wanted}; got {given}", field)
+    for key, value in settings.items():
+        if type(value) is not known[key]:
+            raise SpecError(f"wanted {known[key].__name__}, got {value!r}", f"{field}.{key}")
+        if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
+            raise SpecError(f"wanted a positive number, got {value!r}", f"{field}.{key}")
+    return config(**settings)

@@ -120,12 +120,13 @@ def _prepare(evaluation: Evaluation) -> tuple[nn.Module, Split, Split]:
     from ..tasks import TASKS
 
     architecture, task = evaluation.architecture, TASKS.load(evaluation.task, "task")
-    made = (architecture.image, architecture.classes)
-    wanted = (task.signature.image, task.signature.classes)
+    made, wanted = architecture.signature, task.signature
+    if made is None:
+        raise EvaluationError(f"the architecture is no classifier of images; {task.name} wants one")
     if made != wanted:
         raise EvaluationError(
-            f"the architecture is made for images {made[0]} in {made[1]} classes; "
-            f"{task.name} has {wanted[0]} in {wanted[1]}"
+            f"the architecture is made for images {made.image} in {made.classes} classes; "
+            f"{task.name} has {wanted.image} in {wanted.classes}"
         )
     torch.default_generator.manual_seed(evaluation.seed)
     splits = task.load()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
-from ..spec import canonical_json
+from ..spec_json import canonical_json
 
 CGROUPS = Path("/sys/fs/cgroup")
 

@@ -4,7 +4,8 @@ a row below; from outside, an entry point of the group `formwright.spaces`."""
 from __future__ import annotations
 
 from ..registry import Registry
-from .space import OneOf, Signature, Space
+from ..spec import Signature
+from .space import OneOf, Space
 
 SPACES = Registry(
     "space",

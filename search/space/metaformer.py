@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import cast
 
-from ..spec import ArchSpec, BlockSpec, LayerSpec, Scalar
-from .space import OneOf, Signature, Space
+from ..spec import ArchSpec, BlockSpec, LayerSpec, Scalar, Signature
+from .space import OneOf, Space
 
 DEEPEST = 4
 
@@ -34,11 +34,11 @@ def decode(genes: Mapping[str, Scalar], signature: Signature) -> ArchSpec:
             channel=BlockSpec.of(
                 "mlp", hidden=width * cast(int, genes[f"ratio{at}"]), activation="gelu"
             ),
-            norm=str(genes["norm"]),
+            norm=BlockSpec(str(genes["norm"])),
         )
         for at in range(cast(int, genes["depth"]))
     )
-    return ArchSpec(signature.image, signature.classes, patch, width, layers)
+    return ArchSpec.of_images(signature.image, signature.classes, patch, width, layers)
 
 
 def inactive(genes: Mapping[str, Scalar]) -> Iterable[str]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..errors import SpecError
-from ..spec import ArchSpec, Scalar
+from ..spec import ArchSpec, Scalar, Signature
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,6 @@ class OneOf:
 
     name: str
     choices: tuple[Scalar, ...]
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What a task asks of an architecture: images `(channels, height, width)`, and classes."""
-
-    image: tuple[int, int, int]
-    classes: int
 
 
 def _none(_: Mapping[str, Scalar]) -> Iterable[str]:

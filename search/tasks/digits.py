@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ..space.space import Signature
+from ..spec import Signature
 from .task import Split, Task
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..space.space import Signature
+from ..spec import Signature
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -26,10 +26,10 @@ def _quick(monkeypatch, tmp_path):
     monkeypatch.setenv(VARIABLE, str(tmp_path / "quiet"))
 
 
-def arch(mixer="attention", layers=1, **settings):
+def arch(mixer="attention", layers=1, image=(1, 8, 8), classes=10, **settings):
     whole = {"heads": 4, "kv_heads": 4, "positions": "none", "span": 4}
     mixer = BlockSpec.of(mixer, **(whole | settings))
-    return ArchSpec((1, 8, 8), 10, 2, 16, (LayerSpec(mixer, MLP, "layer"),) * layers)
+    return ArchSpec.of_images(image, classes, 2, 16, (LayerSpec(mixer, MLP, "layer"),) * layers)
 
 
 TINY = Evaluation(
@@ -113,8 +113,8 @@ WRONG = {
     ),
     "block": (replace(TINY, architecture=arch("atention")), r"layers\[0\].*'atention'"),
     "heads": (replace(TINY, architecture=arch(heads=3)), r"^layers\[0\]"),
-    "image": (replace(TINY, architecture=replace(arch(), image=(3, 8, 8))), "made for images"),
-    "classes": (replace(TINY, architecture=replace(arch(), classes=9)), "digits has .* in 10"),
+    "image": (replace(TINY, architecture=arch(image=(3, 8, 8))), "made for images"),
+    "classes": (replace(TINY, architecture=arch(classes=9)), "digits has .* in 10"),
     "time": (replace(TINY, timeout_s=0), "^took longer than 0 s"),
     "threads": (replace(TINY, threads=0), "^RuntimeError: set_num_threads"),
 }
@@ -173,7 +173,7 @@ def test_seeds_are_pinned():
 def test_evaluations_are_made_and_sent_without_torch():
     code = (
         "import pickle, sys; from formwright.search.evaluate import evaluator as e; "
-        "from formwright.search import ArchSpec; a = ArchSpec((1, 8, 8), 10, 2, 32, ()); "
+        "from formwright.search import ArchSpec; a = ArchSpec.of_images((1, 8, 8), 10, 2, 32, ()); "
         "x = e.Evaluation(a, 'digits', 1, 1, 1, 'eager', 0, 1); "
         "assert pickle.loads(pickle.dumps(x)) == x; assert 'torch' not in sys.modules"
     )

@@ -54,7 +54,7 @@ def test_a_small_metaformer_learns_digits(digits, mixer):
 
     mlp = BlockSpec.of("mlp", hidden=32, activation="gelu")
     layer = LayerSpec(MIXERS[mixer], mlp, "layer")
-    model = build(ArchSpec((1, 8, 8), 10, 2, 32, (layer, layer)))
+    model = build(ArchSpec.of_images((1, 8, 8), 10, 2, 32, (layer, layer)))
 
     result = run(model, digits, steps=300)
 

@@ -178,7 +178,7 @@ def test_equal_specs_are_equal_text():
     assert plain.to_dict() == fancy.to_dict()
     different = [BlockSpec.of("b", x=value) for value in (1, 1.0, True, "1")]
     assert len(set(different)) == 4
-    spec = ArchSpec((1, 8, 8), 10, 2, 16, [])
+    spec = ArchSpec.of_images((1, 8, 8), 10, 2, 16, [])
     assert ArchSpec.from_json(spec.to_json()) == spec
 
 

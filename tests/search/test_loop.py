@@ -107,7 +107,7 @@ def test_a_lost_worker_costs_an_attempt_and_no_trial():
 
 def test_a_candidate_that_fails_does_not_end_the_search():
     def sometimes(evaluation):
-        if evaluation.architecture.patch == 2:
+        if dict(evaluation.architecture.stem.settings)["patch"] == 2:
             raise RuntimeError("cannot\n  do this")
         return evaluate(evaluation)
 

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from formwright.search.errors import SpecError
-from formwright.search.spec import ArchSpec, BlockSpec, LayerSpec, canonical_json, parse_json
+from formwright.search.spec import ArchSpec, BlockSpec, LayerSpec
+from formwright.search.spec_json import canonical_json, parse_json
 
-SPEC = ArchSpec(
+SPEC = ArchSpec.of_images(
     image=(1, 8, 8),
     classes=10,
     patch=2,
@@ -43,7 +44,7 @@ blocks = st.builds(
     ),
 )
 specs = st.builds(
-    lambda patch, down, across, layers: ArchSpec(
+    lambda patch, down, across, layers: ArchSpec.of_images(
         (3, patch * down, patch * across), 2, patch, 8, tuple(layers)
     ),
     st.integers(1, 4),
@@ -92,14 +93,10 @@ def test_the_order_of_settings_does_not_matter():
 
 def test_what_differs_has_another_fingerprint():
     layer = LayerSpec(BlockSpec.of("attention", heads=2), BlockSpec.of("mlp", ratio=2), "rms")
-    other = ArchSpec((1, 8, 8), 10, 2, 32, (layer, SPEC.layers[1]))
+    other = ArchSpec.of_images((1, 8, 8), 10, 2, 32, (layer, SPEC.layers[1]))
 
     assert other != SPEC
     assert other.fingerprint() != FINGERPRINT
-
-
-def test_the_grid_is_down_and_across():
-    assert ArchSpec((3, 4, 6), 2, 2, 8, ()).grid == (2, 3)
 
 
 # --- what is wrong is named -----------------------------------------------------------------------
@@ -143,7 +140,7 @@ MIXER = ("layers", 0, "mixer")
     [
         (take("patch"), ""),
         (put("depth", 3), ""),
-        (put("schema", 2), "schema"),
+        (put("schema", 3), "schema"),
         (put("schema", "1"), "schema"),
         (put("image", 8), "image"),
         (put("image", [1, 8]), "image"),

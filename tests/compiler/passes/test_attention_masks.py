@@ -55,7 +55,7 @@ def test_a_mask_of_the_caller_is_looked_at_in_each_call(train, compile_eager):
             if train:
                 mine = torch.autograd.grad(got.square().sum(), inputs)
                 theirs = torch.autograd.grad(want.square().sum(), inputs)
-                torch.testing.assert_close(mine, theirs, equal_nan=True)
+                torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=5e-5, equal_nan=True)
 
     assert report.row("fuse_attention").rewritten == 1
     assert [v.name for v in report.variants] == ["general"]

@@ -1,0 +1,43 @@
+"""What an architecture costs, counted from its spec without building it.
+
+The sum of what its parts cost: `blocks/cost.py` says what is counted. Next: `layout.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .blocks import Cost
+from .blocks.cost import linear
+from .layout import LayerLayout, StageLayout, lay_out, tokens_merged
+from .spec import ArchSpec
+
+
+def cost_of(spec: ArchSpec) -> Cost:
+    """Of one input. Raises SpecError for a spec that cannot be built."""
+    layout = lay_out(spec)
+    width = layout.stages[0].site.width
+    total = layout.stem.cost(layout.stem_config, width) + layout.norm.cost()
+    for stage in layout.stages:
+        total += _merge(stage)
+        for layer in stage.layers:
+            total += _layer(layer)
+    site = layout.norm.site
+    head = layout.head.cost(layout.head_config, site.width, site.tokens, layout.stem_config)
+    found = total + head
+    return found if layout.causal else replace(found, state=0)
+
+
+def _merge(stage: StageLayout) -> Cost:
+    if stage.before is None:
+        return Cost()
+    return linear(stage.before.width * tokens_merged(stage), stage.site.width, stage.site.tokens)
+
+
+def _layer(layer: LayerLayout) -> Cost:
+    norms = layer.norms[:1] if layer.residual == "parallel" else layer.norms
+    total = Cost()
+    for part in (*layer.blocks, *norms):
+        total += part.cost()
+    scales = sum(part.site.width for part in layer.blocks) if layer.scale else 0
+    return total + Cost(params=scales)
