@@ -7,7 +7,6 @@ Next: `../propose/proposer.py`.
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -74,22 +73,26 @@ class Candidates:
             asked.append(_call(self._of_sampler, partial(self._proposer.ask, self.count, draw)))
             yield asked[-1]
         for genes in asked:
-            near = [(g.name, choice) for g in self._space.genes for choice in g.choices]
+            near = _call(self._of_space, partial(self._space.neighbours, genes))
             rng.shuffle(near)
-            yield from ({**genes, name: choice} for name, choice in near)
-        if self._space.size() > ENUMERABLE:
-            yield from (self._space.sample(rng) for _ in range(CHANCES))
+            yield from near
+        if self._space.combinations() > ENUMERABLE:
+            for _ in range(CHANCES):
+                yield _call(self._of_space, partial(self._space.sample, rng))
             return
-        names = [gene.name for gene in self._space.genes]
-        every = list(itertools.product(*(gene.choices for gene in self._space.genes)))
+        every = list(self._space.all())
         rng.shuffle(every)
-        yield from (dict(zip(names, choice, strict=True)) for choice in every)
+        yield from every
 
     def _canonical(self, genes: Mapping[str, Scalar]) -> dict[str, Scalar]:
         return _call(self._of_space, lambda: self._space.canonical(genes))
 
     def _decode(self, genes: Mapping[str, Scalar]) -> ArchSpec | None:
-        """None where a space's genes do not fit together for this task: it raised SpecError."""
+        """None where a space's genes do not fit together, or not for this task: a rule is broken,
+        or it raised SpecError."""
+        if broken := _call(self._of_space, lambda: self._space.broken(genes)):
+            self._misfit = broken[0]
+            return None
         try:
             made = self._space.decode(genes, self._signature)
         except SpecError as error:

@@ -5,15 +5,17 @@ from __future__ import annotations
 
 from ..registry import Registry
 from ..spec import Signature
-from .space import OneOf, Space
+from .space import OneOf, Rule, Space
 
 SPACES = Registry(
     "space",
     "formwright.spaces",
     Space,
     {
+        "hybrid_mamba": ".space.hybrid_mamba:SPACE",
         "metaformer": ".space.metaformer:SPACE",
+        "metaformer_staged": ".space.metaformer_staged:SPACE",
     },
 )
 
-__all__ = ["SPACES", "Space", "OneOf", "Signature"]
+__all__ = ["SPACES", "OneOf", "Rule", "Signature", "Space"]

@@ -2,12 +2,12 @@
 
 "MetaFormer is Actually What You Need for Vision" (Yu et al., 2022): what carries a Transformer is
 `x + mixer(norm(x))`, `x + mlp(norm(x))`; the mixer is a choice. Here each layer chooses for itself.
-Genes of layers beyond the depth are inactive.
+Knobs of layers beyond the depth are off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import cast
 
 from ..spec import ArchSpec, BlockSpec, LayerSpec, Scalar, Signature
@@ -41,11 +41,12 @@ def decode(genes: Mapping[str, Scalar], signature: Signature) -> ArchSpec:
     return ArchSpec.of_images(signature.image, signature.classes, patch, width, layers)
 
 
-def inactive(genes: Mapping[str, Scalar]) -> Iterable[str]:
-    """The genes of layers that are not there."""
-    for at in range(cast(int, genes["depth"]), DEEPEST):
-        yield f"mixer{at}"
-        yield f"ratio{at}"
+def per_layer(name: str, choices: tuple[Scalar, ...]) -> tuple[OneOf, ...]:
+    """A knob for each layer, on where the depth reaches it."""
+    return tuple(
+        OneOf(f"{name}{at}", choices, when={"depth": tuple(range(at + 1, DEEPEST + 1))})
+        for at in range(DEEPEST)
+    )
 
 
 SPACE = Space(
@@ -55,9 +56,8 @@ SPACE = Space(
         OneOf("width", (16, 32, 48, 64)),
         OneOf("norm", ("layer", "rms")),
         OneOf("depth", tuple(range(1, DEEPEST + 1))),
-        *(OneOf(f"mixer{at}", tuple(MIXERS)) for at in range(DEEPEST)),
-        *(OneOf(f"ratio{at}", (1, 2, 4)) for at in range(DEEPEST)),
+        *per_layer("mixer", tuple(MIXERS)),
+        *per_layer("ratio", (1, 2, 4)),
     ),
     decode=decode,
-    inactive=inactive,
 )

@@ -1,79 +1,184 @@
-"""`Space`: a fixed number of genes, and what architecture a choice of them means.
+"""`Space`: knobs, what turns them off, what must hold between them, and what a setting means.
 
-The genome has a fixed length, so that every sampler can search it jointly; genes that mean nothing
-for some choice are set to their first value before anybody compares. It must not know how genes
-are proposed. Next: `metaformer.py`.
+The genome has a fixed length, so that every sampler can search it jointly; knobs that mean nothing
+beside others are set to their first choice before anybody compares. Everything but `decode` is
+data: a space can be counted, drawn from, walked through and restricted without building anything.
+It must not know how genes are proposed. Next: `metaformer.py`.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from ..errors import SpecError
 from ..spec import ArchSpec, Scalar, Signature
 
+Genes = Mapping[str, Scalar]
+
 
 @dataclass(frozen=True)
 class OneOf:
-    """A gene: one of `choices`, in an order that a sampler may use."""
+    """A knob: one of `choices`, in an order that a sampler may use. It is turned on while each knob
+    of `when` is on and has one of these values; `when` names earlier knobs only."""
 
     name: str
     choices: tuple[Scalar, ...]
+    when: Mapping[str, tuple[Scalar, ...]] | None = None
 
 
-def _none(_: Mapping[str, Scalar]) -> Iterable[str]:
-    return ()
+@dataclass(frozen=True)
+class Rule:
+    """What must hold between `knobs`: `holds(*values)`, asked where all of them are on. `says` is
+    why, in words for users."""
+
+    knobs: tuple[str, ...]
+    holds: Callable[..., bool]
+    says: str
 
 
 @dataclass(frozen=True)
 class Space:
-    """`decode(genes, signature)` is the architecture; `inactive(genes)` names the genes that do
-    not matter beside these."""
+    """`decode(genes, signature)` is the architecture; it raises SpecError where there is none for
+    this signature."""
 
     name: str
     genes: tuple[OneOf, ...]
-    decode: Callable[[Mapping[str, Scalar], Signature], ArchSpec]
-    inactive: Callable[[Mapping[str, Scalar]], Iterable[str]] = _none
+    decode: Callable[[Genes, Signature], ArchSpec]
+    rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises SpecError for what no sampler could search."""
         names = [gene.name for gene in self.genes]
         if not names or len(set(names)) < len(names):
             raise SpecError(f"{self.name}: wanted genes with different names, got {names}", "genes")
-        for gene in self.genes:
+        for at, gene in enumerate(self.genes):
             texts = {repr(choice) for choice in gene.choices}
             if not texts or len(texts) < len(gene.choices) or any(c != c for c in gene.choices):
                 raise SpecError(f"wanted different choices, got {gene.choices}", gene.name)
+            if unknown := set(gene.when or ()) - set(names[:at]):
+                raise SpecError(f"it depends on {sorted(unknown)}, not earlier", gene.name)
+        for rule in self.rules:
+            if unknown := set(rule.knobs) - set(names):
+                raise SpecError(f"a rule is about {sorted(unknown)}, not known", "rules")
 
     def size(self) -> int:
+        """How many settings there are that differ in what is on, and keep the rules.
+
+        Knobs that conditions and rules are about are enumerated, the others multiplied. Raises
+        SpecError where that is more than a million of the former.
+        """
+        deciding = {name for gene in self.genes for name in gene.when or ()}
+        deciding |= {name for rule in self.rules for name in rule.knobs}
+        if math.prod(len(g.choices) for g in self.genes if g.name in deciding) > 1_000_000:
+            raise SpecError(f"{self.name} is too entangled to be counted")
+        return self._count({}, 0, deciding)
+
+    def _count(self, genes: dict[str, Scalar], at: int, deciding: set[str]) -> int:
+        if at == len(self.genes):
+            return not self._broken(genes)
+        gene = self.genes[at]
+        if not _on(gene, genes):
+            return self._count(genes, at + 1, deciding)
+        if gene.name not in deciding:
+            return len(gene.choices) * self._count(genes, at + 1, deciding)
+        counts = (self._count({**genes, gene.name: c}, at + 1, deciding) for c in gene.choices)
+        return sum(counts)
+
+    def sample(self, rng: random.Random) -> dict[str, Scalar]:
+        """Genes drawn uniformly choice by choice, again where a rule is broken, in canonical form.
+        Raises SpecError where a thousand draws break one."""
+        for _ in range(1000):
+            drawn = {gene.name: rng.choice(gene.choices) for gene in self.genes}
+            if not self.broken(drawn):
+                return self.canonical(drawn)
+        said = "; ".join(dict.fromkeys(self.broken(drawn)))
+        raise SpecError(f"{self.name}: nothing drawn keeps its rules: {said}")
+
+    def combinations(self) -> int:
         """How many choices of genes there are, those that mean the same counted apart."""
         return math.prod(len(gene.choices) for gene in self.genes)
 
-    def sample(self, rng: random.Random) -> dict[str, Scalar]:
-        """Genes drawn uniformly, in canonical form."""
-        return self.canonical({gene.name: rng.choice(gene.choices) for gene in self.genes})
+    def all(self) -> Iterator[dict[str, Scalar]]:
+        """Every one of `combinations`, in order."""
+        names = [gene.name for gene in self.genes]
+        for choice in itertools.product(*(gene.choices for gene in self.genes)):
+            yield dict(zip(names, choice, strict=True))
 
-    def canonical(self, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
-        """The same architecture with every inactive gene at its first choice. Raises SpecError if
-        a gene is missing, not known, or has a value that it does not take."""
+    def canonical(self, params: Genes) -> dict[str, Scalar]:
+        """The same architecture with every knob that is off at its first choice. Raises SpecError
+        if a gene is missing, not known, or has a value that it does not take."""
         known = {gene.name: gene for gene in self.genes}
         if set(params) != set(known):
             differing = ", ".join(sorted(set(params) ^ set(known)))
             raise SpecError(f"not exactly the genes of {self.name}: {differing}", "params")
         for name, value in params.items():
-            # Python takes 1, 1.0 and True for equal; specs do not
-            if not any(type(c) is type(value) and c == value for c in known[name].choices):
+            if not _among(value, known[name].choices):
                 choices = ", ".join(map(repr, known[name].choices))
                 raise SpecError(f"{value!r} is not one of {choices}", f"params.{name}")
-        try:
-            asleep = set(self.inactive(params))
-        except Exception as error:
-            what = f"{type(error).__name__}: {error}"
-            raise SpecError(f"the space {self.name!r} fails: {what}") from error
-        return {
-            name: known[name].choices[0] if name in asleep else value
-            for name, value in params.items()
-        }
+        on = self.active(params)
+        return {g.name: params[g.name] if g.name in on else g.choices[0] for g in self.genes}
+
+    def active(self, params: Genes) -> dict[str, Scalar]:
+        """Only the knobs that are on."""
+        on: dict[str, Scalar] = {}
+        for gene in self.genes:
+            if _on(gene, on):
+                on[gene.name] = params[gene.name]
+        return on
+
+    def broken(self, params: Genes) -> list[str]:
+        """What the rules say against these genes."""
+        return self._broken(self.active(params))
+
+    def _broken(self, on: Genes) -> list[str]:
+        asked = (rule for rule in self.rules if all(name in on for name in rule.knobs))
+        return [r.says for r in asked if not r.holds(*(on[name] for name in r.knobs))]
+
+    def neighbours(self, params: Genes) -> list[dict[str, Scalar]]:
+        """What differs from these genes in one knob that is on, in canonical form, and keeps the
+        rules."""
+        here, found = self.canonical(params), {}
+        for gene in self.genes:
+            if gene.name not in self.active(here):
+                continue
+            for choice in gene.choices:
+                moved = {**here, gene.name: choice}
+                if not _same(choice, here[gene.name]) and not self.broken(moved):
+                    canonical = self.canonical(moved)
+                    found[repr(canonical)] = canonical
+        return list(found.values())
+
+    def restricted(self, **choices: Scalar | Iterable[Scalar]) -> Space:
+        """The part of it in which these knobs have this value, or one of these. Raises SpecError
+        for a knob that is not known, or a value that it does not take."""
+        known = {gene.name: gene for gene in self.genes}
+        kept = {}
+        for name, given in choices.items():
+            if name not in known:
+                raise SpecError(f"{name!r} is no knob of {self.name}: {', '.join(known)}", name)
+            values = (given,) if isinstance(given, int | float | str) else tuple(given)
+            for value in values:
+                if not _among(value, known[name].choices):
+                    taken = ", ".join(map(repr, known[name].choices))
+                    raise SpecError(f"{value!r} is not one of {taken}", name)
+            kept[name] = tuple(c for c in known[name].choices if _among(c, values))
+        genes = (replace(g, choices=kept.get(g.name, g.choices)) for g in self.genes)
+        return replace(self, genes=tuple(genes))
+
+
+def _on(gene: OneOf, genes: Genes) -> bool:
+    conditions = (gene.when or {}).items()
+    return all(name in genes and _among(genes[name], values) for name, values in conditions)
+
+
+def _among(value: Scalar, choices: Iterable[Scalar]) -> bool:
+    return any(_same(value, choice) for choice in choices)
+
+
+def _same(one: Scalar, other: Scalar) -> bool:
+    """Python takes 1, 1.0 and True for equal; specs do not."""
+    return type(one) is type(other) and one == other

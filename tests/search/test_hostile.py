@@ -23,7 +23,7 @@ from formwright.search import (
 )
 from formwright.search.propose import SAMPLERS, Sampler
 from formwright.search.run.pool import SerialPool
-from formwright.search.space import SPACES, OneOf, Space
+from formwright.search.space import SPACES, OneOf, Rule, Space
 from formwright.search.space.metaformer import SPACE, decode
 
 SPEC = SearchSpec(trials=3, target="eager")
@@ -52,7 +52,14 @@ def misfits(*given):
         ({"decode": raises}, "the space 'metaformer' fails: KeyError: 'width'"),
         ({"decode": lambda *given: "x"}, "the space 'metaformer' made a str, not an ArchSpec"),
         ({"decode": misfits}, "the space 'metaformer' holds nothing for this task: image: too"),
-        ({"inactive": raises}, "the space 'metaformer' fails: KeyError"),
+        (
+            {"rules": (Rule(("depth",), raises, "no"),)},
+            "the space 'metaformer' fails: KeyError",
+        ),
+        (
+            {"rules": (Rule(("depth",), lambda _: False, "no"),)},
+            "nothing drawn keeps its rules: no",
+        ),
     ],
 )
 def test_a_broken_space_is_named(monkeypatch, changed, says):

@@ -17,8 +17,7 @@ from formwright.search import (
 from formwright.search.propose import Sampler
 from formwright.search.run.candidates import Candidates
 from formwright.search.run.pool import Outcome, SerialPool
-from formwright.search.space import SPACES, OneOf, Signature, Space
-from formwright.search.space.metaformer import decode
+from formwright.search.space import SPACES, Signature
 
 SPEC = SearchSpec(trials=15, target="eager")
 
@@ -148,12 +147,11 @@ def test_a_fenced_log_stops_whoever_is_late():
 def test_a_small_space_is_searched_to_its_end(monkeypatch):
     whole = SPACES.load("metaformer")
     keep = {"norm": ("rms",), "depth": (1,), "mixer0": ("pool", "conv"), "patch": (2,)}
-    genes = tuple(OneOf(g.name, keep.get(g.name, g.choices[:1])) for g in whole.genes)
-    space = Space("small", genes, decode, whole.inactive)
+    space = whole.restricted(**{g.name: keep.get(g.name, g.choices[:1]) for g in whole.genes})
 
     class Stubborn:
         def ask(self, number, draw):
-            return {gene.name: gene.choices[0] for gene in genes}
+            return {gene.name: gene.choices[0] for gene in space.genes}
 
         def tell(self, trial):
             pass
@@ -166,7 +164,7 @@ def test_a_small_space_is_searched_to_its_end(monkeypatch):
     assert candidates.propose() is None
 
 
-def test_inactive_genes_do_not_make_another_candidate():
+def test_knobs_that_are_off_do_not_make_another_candidate():
     space = SPACES.load("metaformer")
     genes = {gene.name: gene.choices[0] for gene in space.genes}
     other = genes | {"mixer3": "mamba2", "ratio2": 4}

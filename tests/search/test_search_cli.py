@@ -1,6 +1,7 @@
 """`formwright blocks` and `formwright spaces`, as a user calls them."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -43,3 +44,11 @@ def test_a_wrong_name_is_refused(command, capsys):
     said = capsys.readouterr().err
     assert said.startswith(f"formwright {command}: unknown")
     assert "'metafromer'" in said
+
+
+@pytest.mark.parametrize("name", SPACES.names())
+def test_the_page_says_how_large_a_space_is(name):
+    page = (Path(__file__).parents[2] / "docs" / "search.md").read_text()
+
+    (row,) = (line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+    assert row.endswith(f"| {SPACES.load(name).size():,} |")
