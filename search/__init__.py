@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from .spec import BlockSpec as BlockSpec
     from .spec import LayerSpec as LayerSpec
     from .spec import StageSpec as StageSpec
+    from .spelling import canonical as canonical
     from .tasks import TASKS as TASKS
     from .trial import Trial as Trial
     from .trial import TrialState as TrialState
@@ -64,6 +65,7 @@ _LAZY = {
     "drive": ".run.loop",
     "Pool": ".run.pool",
     "build": ".model",
+    "canonical": ".spelling",
     "cost_of": ".cost",
     "NORMS": ".norms",
     "STEMS": ".ends",

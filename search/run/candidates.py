@@ -19,6 +19,7 @@ from ..propose import Sampler
 from ..search_spec import SearchSpec
 from ..space import Signature, Space
 from ..spec import ArchSpec, Scalar
+from ..spelling import canonical
 from ..trial import Trial
 
 DRAWS = 4  # proposals for one trial before their neighbours are tried
@@ -102,7 +103,7 @@ class Candidates:
             raise SpecError(f"{self._of_space} fails: {reason(error)}") from error
         if not isinstance(made, ArchSpec):
             raise SpecError(f"{self._of_space} made a {type(made).__name__}, not an ArchSpec")
-        return made
+        return canonical(made)
 
 
 def _call(whose: str, what: Callable[[], T]) -> T:
