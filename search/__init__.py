@@ -18,6 +18,8 @@ if __name__ != "formwright.search":
 if TYPE_CHECKING:
     from .blocks import BLOCKS as BLOCKS
     from .cost import cost_of as cost_of
+    from .describe import pattern as pattern
+    from .drawing import draw as draw
     from .ends import HEADS as HEADS
     from .ends import STEMS as STEMS
     from .errors import EvaluationError as EvaluationError
@@ -67,6 +69,8 @@ _LAZY = {
     "build": ".model",
     "canonical": ".spelling",
     "cost_of": ".cost",
+    "draw": ".drawing",
+    "pattern": ".describe",
     "NORMS": ".norms",
     "STEMS": ".ends",
     "HEADS": ".ends",

@@ -1,4 +1,4 @@
-"""`formwright blocks` and `formwright spaces`: what architectures are made of, and what is there.
+"""`formwright blocks`, `spaces` and `describe`: what there is, and what one architecture is.
 
 It must not know how anything is searched. Next: `blocks/`, `space/`.
 """
@@ -9,15 +9,20 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from rich.console import Console
 from rich.table import Table
 
 from .blocks import BLOCKS, Block
+from .cost import cost_of
+from .describe import pattern, rows
+from .drawing import draw
 from .errors import SearchError
 from .space import SPACES
+from .spec import ArchSpec
 
 
 def blocks(arguments: list[str]) -> int:
@@ -41,6 +46,41 @@ def spaces(arguments: list[str]) -> int:
     except SearchError as error:
         return _refuse("spaces", str(error))
     return _show(given, rows, ("name", "size", "genes"))
+
+
+def describe(arguments: list[str]) -> int:
+    """Exit code 0 with the parts of an architecture and what they cost, 2 for what is none."""
+    parser = argparse.ArgumentParser(
+        "formwright describe", description="The parts of an architecture and what they cost."
+    )
+    parser.add_argument("spec", help="a file with its JSON, or the JSON; - for standard input")
+    parser.add_argument("--svg", metavar="FILE", type=Path, help="draw it there")
+    parser.add_argument("--json", action="store_true", help="one JSON object a part")
+    given = parser.parse_args(arguments)
+    try:
+        spec = ArchSpec.from_json(_read(given.spec))
+        parts = rows(spec)
+        if given.svg:
+            given.svg.write_text(draw(spec))
+    except (SearchError, OSError, UnicodeDecodeError) as error:
+        return _refuse("describe", str(error))
+    shown = [{**asdict(part), **asdict(part.cost)} for part in parts]
+    columns = ("path", "what", "settings", "width", "grid", "params", "flops", "state")
+    code = _show(given, shown, columns)
+    if not given.json:
+        total = cost_of(spec)
+        print(
+            f"{pattern(spec)}\n{total.params:,} parameters, {total.flops:,} operations and "
+            f"{total.activations:,} numbers written for one input; {total.state:,} numbers kept"
+        )
+        print(spec.fingerprint())
+    return code
+
+
+def _read(given: str) -> str:
+    if given == "-":
+        return sys.stdin.read()
+    return given if given.lstrip().startswith("{") else Path(given).read_text()
 
 
 SEES = {"always": "earlier tokens", "never": "all tokens", "either": "as the site asks"}
@@ -86,6 +126,8 @@ def _text(value: object) -> str:
         return ", ".join(f"{name} {_text(of)}" for name, of in value.items()) or "none"
     if isinstance(value, list):
         return "|".join(map(str, value))
+    if isinstance(value, tuple):
+        return " x ".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

@@ -19,22 +19,24 @@ def cost_of(spec: ArchSpec) -> Cost:
     width = layout.stages[0].site.width
     total = layout.stem.cost(layout.stem_config, width) + layout.norm.cost()
     for stage in layout.stages:
-        total += _merge(stage)
+        total += merge_cost(stage)
         for layer in stage.layers:
-            total += _layer(layer)
+            total += layer_cost(layer)
     site = layout.norm.site
     head = layout.head.cost(layout.head_config, site.width, site.tokens, layout.stem_config)
     found = total + head
     return found if layout.causal else replace(found, state=0)
 
 
-def _merge(stage: StageLayout) -> Cost:
+def merge_cost(stage: StageLayout) -> Cost:
+    """Of what stands before the first layer of a stage, if anything does."""
     if stage.before is None:
         return Cost()
     return linear(stage.before.width * tokens_merged(stage), stage.site.width, stage.site.tokens)
 
 
-def _layer(layer: LayerLayout) -> Cost:
+def layer_cost(layer: LayerLayout) -> Cost:
+    """Of its blocks, norms and scales."""
     norms = layer.norms[:1] if layer.residual == "parallel" else layer.norms
     total = Cost()
     for part in (*layer.blocks, *norms):

@@ -1,12 +1,18 @@
-"""`formwright blocks` and `formwright spaces`, as a user calls them."""
+"""`formwright blocks`, `formwright spaces` and `formwright describe`, as a user calls them."""
 
+import io
 import json
+import random
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from formwright.__main__ import main
-from formwright.search import BLOCKS, SPACES
+from formwright.search import BLOCKS, SPACES, cost_of, pattern
+from formwright.search.space import Signature
+
+DIGITS = Signature((1, 8, 8), 10)
 
 
 @pytest.mark.parametrize(("command", "names"), [("blocks", BLOCKS), ("spaces", SPACES)])
@@ -52,3 +58,73 @@ def test_the_page_says_how_large_a_space_is(name):
 
     (row,) = (line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
     assert row.endswith(f"| {SPACES.load(name).size():,} |")
+
+
+# --- describe -------------------------------------------------------------------------------------
+
+SPECS = {
+    name: SPACES.load(name).decode(SPACES.load(name).sample(random.Random(3)), DIGITS)
+    for name in SPACES.names()
+}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_parts_cost_what_the_whole_costs(name, capsys):
+    spec = SPECS[name]
+    assert main(["describe", spec.to_json(), "--json"]) == 0
+    parts = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    total = cost_of(spec)
+
+    assert sum(part["params"] for part in parts) == total.params
+    assert sum(part["flops"] for part in parts) == total.flops
+    assert sum(part["activations"] for part in parts) == total.activations
+
+
+@pytest.mark.parametrize("way", ["file", "-", "text"])
+def test_a_spec_is_read_from_anywhere(way, tmp_path, monkeypatch, capsys):
+    spec = SPECS["hybrid_mamba"]
+    path = tmp_path / "spec.json"
+    path.write_text(spec.to_json())
+    monkeypatch.setattr("sys.stdin", io.StringIO(spec.to_json()))
+    given = {"file": str(path), "-": "-", "text": spec.to_json()}[way]
+
+    assert main(["describe", given]) == 0
+    said = capsys.readouterr().out
+    assert pattern(spec) in said
+    assert f"{cost_of(spec).params:,} parameters" in said
+    assert said.splitlines()[-1] == spec.fingerprint()
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_drawing(name, tmp_path, capsys):
+    spec = SPECS[name]
+    assert main(["describe", spec.to_json(), "--svg", str(tmp_path / "a.svg")]) == 0
+    text = (tmp_path / "a.svg").read_text()
+    root = ElementTree.fromstring(text)
+    svg = "{http://www.w3.org/2000/svg}"
+
+    blocks = sum(b is not None for layer in spec.layers for b in (layer.mixer, layer.channel))
+    assert len(root.findall(f"{svg}g/{svg}rect")) >= blocks
+    assert root.find(f"{svg}title").text.endswith(spec.short())
+    assert text.count("http") == 1  # the name of the format: nothing comes from outside
+    for rect in root.iter(f"{svg}rect"):
+        assert 0 <= float(rect.get("y")) + float(rect.get("height")) <= float(root.get("height"))
+        assert 0 <= float(rect.get("x")) + float(rect.get("width")) <= float(root.get("width"))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("nowhere.json", "No such file"),
+        ("{", "not JSON"),
+        ('{"schema": 9}', "9 is not known here"),
+        (SPECS["metaformer"].to_json().replace('"mlp"', '"mpl"'), "Did you mean 'mlp'"),
+    ],
+    ids=["file", "json", "schema", "name"],
+)
+def test_what_is_no_spec_is_refused(given, said, capsys):
+    assert main(["describe", given]) == 2
+
+    error = capsys.readouterr().err
+    assert error.startswith("formwright describe: ")
+    assert said in error
