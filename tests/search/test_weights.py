@@ -1,0 +1,64 @@
+"""Trained architectures come back from disk, and what is not theirs is refused by name."""
+
+import pytest
+import torch
+
+from formwright.search import SpecError, build
+from formwright.search.spec import ArchSpec, BlockSpec, LayerSpec, StageSpec
+from formwright.search.weights import SPEC, WEIGHTS, load, save
+
+LAYER = LayerSpec(
+    BlockSpec("random"),
+    BlockSpec.of("mlp", hidden=12, activation="poly_norm"),
+    BlockSpec.of("prepbn", steps=3),
+)
+HYBRID = ArchSpec(
+    BlockSpec.of("tokens", vocabulary=20, length=6, causal=True, positions=True),
+    (StageSpec(8, (LAYER,)),),
+    BlockSpec("rms"),
+    BlockSpec.of("language", tied=True),
+)
+
+
+def trained():
+    """A model whose buffers are no longer what they begin as."""
+    torch.manual_seed(0)
+    model = build(HYBRID).train()
+    model(torch.randint(20, (3, 6)))
+    return model.eval()
+
+
+@torch.no_grad()
+def test_there_and_back(tmp_path):
+    model, tokens = trained(), torch.randint(20, (2, 6))
+    save(tmp_path / "deep" / "folder", HYBRID, model)
+
+    spec, other = load(tmp_path / "deep" / "folder")
+
+    assert spec == HYBRID
+    assert torch.equal(other(tokens), model(tokens))
+    assert other.head.linear.weight is other.stem.table.weight
+    assert not other.training
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path):
+    save(tmp_path, HYBRID, trained())
+    other = ArchSpec(HYBRID.stem, (StageSpec(16, (LAYER,)),), HYBRID.norm, HYBRID.head)
+    (tmp_path / SPEC).write_text(other.to_json())
+
+    with pytest.raises(SpecError, match="no weights of tokens w16") as caught:
+        load(tmp_path)
+    assert caught.value.field == str(tmp_path / WEIGHTS)
+
+
+@pytest.mark.parametrize("name", [SPEC, WEIGHTS])
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe", b"{}"])
+def test_files_that_are_none_are_named(name, content, tmp_path):
+    save(tmp_path, HYBRID, trained())
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(SpecError) as caught:
+        load(tmp_path)
+    assert caught.value.field == str(tmp_path / name)
