@@ -43,6 +43,7 @@ bench: $(READY) ## the benchmarks (hours; not part of the tests); JSON goes to d
 	$(BIN)/python benchmarks/attention.py
 	$(BIN)/python benchmarks/padding.py
 	$(BIN)/python benchmarks/norms.py
+	$(BIN)/python benchmarks/mixers.py
 
 clean: ## remove the virtual environment and what the tools left
 	rm -rf $(VENV) .types .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

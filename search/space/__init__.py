@@ -13,6 +13,7 @@ SPACES = Registry(
     Space,
     {
         "hybrid_mamba": ".space.hybrid_mamba:SPACE",
+        "matformer": ".space.matformer:SPACE",
         "metaformer": ".space.metaformer:SPACE",
         "metaformer_staged": ".space.metaformer_staged:SPACE",
     },

@@ -1,0 +1,48 @@
+"""The MatFormer space: one Transformer, and how wide each of its channel mixers is.
+
+"MatFormer" (Devvrit et al., 2023): widths are 1/8, 1/4, 1/2 and all of the whole, each layer for
+itself, so that every architecture is a sub-model of `whole(signature)`: trained alone, or run on
+the weights of that one (`../supernet/`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+from ..spec import ArchSpec, BlockSpec, LayerSpec, Scalar, Signature
+from .metaformer import WHOLE
+from .space import OneOf, Space
+
+LAYERS, WIDTH, HIDDEN = 4, 32, 128
+HIDDENS = tuple(HIDDEN // part for part in (8, 4, 2, 1))
+
+
+def decode(genes: Mapping[str, Scalar], signature: Signature) -> ArchSpec:
+    """The architecture that the genes mean for images of this signature."""
+    attention = BlockSpec.of("attention", heads=4, kv_heads=4, positions="none", span=WHOLE)
+    layers = tuple(
+        LayerSpec(
+            attention,
+            BlockSpec.of("mlp", hidden=genes[f"hidden{at}"], activation="gelu"),
+            BlockSpec("rms"),
+        )
+        for at in range(LAYERS)
+    )
+    patch = cast(int, genes["patch"])
+    return ArchSpec.of_images(signature.image, signature.classes, patch, WIDTH, layers)
+
+
+def whole(signature: Signature, patch: int = 2) -> ArchSpec:
+    """The network that holds all of them with this patch."""
+    return decode({"patch": patch, **{f"hidden{at}": HIDDEN for at in range(LAYERS)}}, signature)
+
+
+SPACE = Space(
+    name="matformer",
+    genes=(
+        OneOf("patch", (1, 2)),
+        *(OneOf(f"hidden{at}", HIDDENS) for at in range(LAYERS)),
+    ),
+    decode=decode,
+)

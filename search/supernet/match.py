@@ -1,0 +1,67 @@
+"""Mix'n'Match: which width each layer gets, so that a sub-model keeps a budget.
+
+`gentle` is the heuristic of "MatFormer" (Devvrit et al., 2023); `best` is exact for scores that add
+up over layers, such as how much worse the whole becomes with one layer narrow. It must not know
+what widths, costs and scores are of. Next: `nested.py`.
+
+    widths   what each layer may have, from the smallest
+    costs    [layer][choice], whole numbers
+    scores   [layer][choice], lower is better
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import SpecError
+
+Choice = tuple[int, ...]
+"""For each layer, which of its widths."""
+
+
+def gentle(costs: Sequence[Sequence[int]], budget: int) -> Choice:
+    """Widths that never fall with depth, as even as can be: of those within the budget the dearest,
+    of these the one whose widths differ least. Raises SpecError where nothing is within it."""
+    layers, most = len(costs), min(map(len, costs))
+    found: list[tuple[int, int, Choice]] = []
+    for choice in _rising(layers, most):
+        cost = sum(of[at] for of, at in zip(costs, choice, strict=True))
+        if cost <= budget:
+            found.append((cost, choice[0] - choice[-1], choice))
+    if not found:
+        raise _nothing(costs, budget)
+    return max(found)[2]
+
+
+def best(costs: Sequence[Sequence[int]], scores: Sequence[Sequence[float]], budget: int) -> Choice:
+    """The choice with the lowest sum of scores within the budget, exactly: layer by layer, of all
+    sums of costs only those that no cheaper one beats go on. Raises SpecError where nothing is
+    within the budget."""
+    front: list[tuple[int, float, Choice]] = [(0, 0.0, ())]
+    for costs_of, scores_of in zip(costs, scores, strict=True):
+        grown = [
+            (cost + more, score + worse, (*choice, at))
+            for cost, score, choice in front
+            for at, (more, worse) in enumerate(zip(costs_of, scores_of, strict=True))
+            if cost + more <= budget
+        ]
+        front = []
+        for state in sorted(grown):
+            if not front or state[1] < front[-1][1]:
+                front.append(state)
+    if not front:
+        raise _nothing(costs, budget)
+    return front[-1][2]
+
+
+def _rising(layers: int, most: int) -> list[Choice]:
+    """Every choice that never falls: one start and, for each further width, where it begins."""
+    found: list[Choice] = [()]
+    for _ in range(layers):
+        found = [(*c, at) for c in found for at in range(c[-1] if c else 0, most)]
+    return found
+
+
+def _nothing(costs: Sequence[Sequence[int]], budget: int) -> SpecError:
+    least = sum(min(of) for of in costs)
+    return SpecError(f"nothing costs {budget} or less; the least is {least}", "budget")

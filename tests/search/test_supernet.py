@@ -1,0 +1,310 @@
+"""Supernets: a sub-model is a slice, runs as itself, trains the whole, and comes out by itself."""
+
+import itertools
+import random
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from formwright.search import SpecError, build, cost_of
+from formwright.search.spec import ArchSpec, BlockSpec, LayerSpec, StageSpec
+from formwright.search.supernet import (
+    Supernet,
+    best,
+    gentle,
+    narrowed,
+    sampled,
+    sandwich,
+    summed,
+)
+
+ATTENTION = BlockSpec.of("attention", heads=2, kv_heads=1, positions="none", span=9)
+IMAGE = BlockSpec.of("image", channels=1, height=6, width=6, patch=2, positions=True)
+
+
+def channel(name="mlp", hidden=12, activation="gelu", **settings):
+    return BlockSpec.of(name, hidden=hidden, activation=activation, **settings)
+
+
+THIN = channel("low_rank_mlp", rank=3)
+POLY = channel(activation="poly_norm")
+WHOLE = ArchSpec(
+    IMAGE,
+    (
+        StageSpec(
+            8,
+            (
+                LayerSpec(ATTENTION, channel(), "layer"),
+                LayerSpec(None, channel("gated_mlp"), "rms"),
+            ),
+        ),
+        StageSpec(
+            12,
+            (
+                LayerSpec(ATTENTION, THIN, BlockSpec.of("prepbn", steps=2)),
+                LayerSpec(ATTENTION, POLY, "layer", "post", 0.5),
+            ),
+        ),
+    ),
+    BlockSpec("layer"),
+    BlockSpec.of("classes", classes=3),
+)
+SUBS = [
+    narrowed(WHOLE, (3, 6, 5, 4)),
+    narrowed(WHOLE, (12, 1, 12), (2, 1)),
+    narrowed(WHOLE, (4,), (1, 0)),
+    narrowed(WHOLE, (12, 12, 12, 12)),
+]
+
+
+def net():
+    torch.manual_seed(0)
+    return Supernet(WHOLE, build(WHOLE).double())
+
+
+def batch(count=5):
+    torch.manual_seed(1)
+    return torch.randn(count, 1, 6, 6, dtype=torch.float64), torch.arange(count) % 3
+
+
+def masked(whole, sub, inputs):
+    """The whole with every hidden unit beyond those of the sub-model at zero, and without layers
+    that it does not have: what a slice has to be. PolyNorm's mean is over the units that stay."""
+    model = whole.model
+    x = model.stem(inputs)
+    for stage, part in zip(model.stages, sub.stages, strict=True):
+        if stage.merge is not None:
+            x, _ = stage.merge(x, None)
+        for layer, spec in zip(stage.layers, part.layers, strict=False):
+            hooks = []
+            for block, of in zip(
+                layer.blocks, [b for b in (spec.mixer, spec.channel) if b], strict=True
+            ):
+                kept = dict(of.settings).get("hidden")
+                if kept is not None:
+                    hooks.append(cut(block, kept))
+            x = layer(x)
+            for hook in hooks:
+                hook.remove()
+    return model.head(model.norm(x))
+
+
+def cut(block, kept):
+    """Makes the hidden layer of a block zero beyond the first `kept` units."""
+
+    def zero(module, args, out):
+        return torch.cat([out[..., :kept], torch.zeros_like(out[..., kept:])], -1)
+
+    poly = type(block.activation).__name__ == "PolyNorm" if hasattr(block, "activation") else False
+    if not poly:
+        return block.activation.register_forward_hook(zero)
+
+    def over_kept(module, args, out):
+        (x,) = args
+        y = module.__class__.forward(module, x[..., :kept])
+        return torch.cat([y, torch.zeros_like(out[..., kept:])], -1)
+
+    return block.activation.register_forward_hook(over_kept)
+
+
+@pytest.mark.parametrize("at", range(len(SUBS)))
+@torch.no_grad()
+def test_masked_is_sliced(at):
+    whole, (inputs, _) = net(), batch()
+    whole.model.eval()
+
+    torch.testing.assert_close(
+        whole.run(SUBS[at], inputs), masked(whole, SUBS[at], inputs), rtol=1e-12, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("at", range(len(SUBS)))
+@torch.no_grad()
+def test_what_is_extracted_is_the_sub_model(at):
+    whole, (inputs, _) = net(), batch()
+    whole.model.train()(inputs)  # its statistics are no longer those of the start
+    whole.model.eval()
+    made = whole.extract(SUBS[at])
+
+    torch.testing.assert_close(made(inputs), whole.run(SUBS[at], inputs), rtol=1e-12, atol=1e-12)
+    assert sum(p.numel() for p in made.parameters()) == cost_of(SUBS[at]).params
+    assert all(p.is_contiguous() for p in made.parameters())
+    theirs = {p.data_ptr() for p in whole.model.parameters()}
+    assert not theirs & {p.data_ptr() for p in made.parameters()}
+    assert all(p.requires_grad for p in made.parameters())
+
+
+def test_the_largest_is_the_whole():
+    whole, (inputs, labels) = net(), batch()
+    whole.model.eval()
+    weights = list(whole.model.parameters())
+    value = F.cross_entropy(whole.model(inputs), labels)
+    want = torch.autograd.grad(value, weights, allow_unused=True)
+    (said,) = summed(whole, [WHOLE], inputs, labels, F.cross_entropy)
+
+    assert said == pytest.approx(value.item())
+    for weight, gradient in zip(weights, want, strict=True):
+        if gradient is not None:
+            torch.testing.assert_close(weight.grad, gradient)
+
+
+def test_gradients_of_a_slice_stay_in_it():
+    whole, (inputs, labels) = net(), batch()
+    summed(whole, [narrowed(WHOLE, (3, 6, 5, 4))], inputs, labels, F.cross_entropy)
+    mlp = whole.model.stages[0].layers[0].blocks[1]
+
+    assert mlp.widen.weight.grad[:3].abs().min() > 0
+    assert mlp.widen.weight.grad[3:].abs().max() == 0
+    assert mlp.narrow.weight.grad[:, 3:].abs().max() == 0
+
+
+def test_gradients_of_all_add_up():
+    both, one, (inputs, labels) = net(), net(), batch()
+    for whole in (both, one):
+        whole.model.eval()
+    summed(both, SUBS[:2], inputs, labels, F.cross_entropy)
+    for sub in SUBS[:2]:
+        summed(one, [sub], inputs, labels, F.cross_entropy)
+
+    for mine, theirs in zip(both.model.parameters(), one.model.parameters(), strict=True):
+        assert (mine.grad is None) == (theirs.grad is None)
+        if mine.grad is not None:
+            torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("form", ["summed", "sampled", "sandwich"])
+def test_training_makes_every_sub_model_better(form):
+    whole, (inputs, labels), rng = net(), batch(12), random.Random(0)
+    subs = [narrowed(WHOLE, (n,) * 4) for n in (3, 6, 12)]
+    optimiser = torch.optim.Adam(whole.model.parameters(), lr=1e-2)
+
+    @torch.no_grad()
+    def losses():
+        return [F.cross_entropy(whole.run(s, inputs), labels).item() for s in subs]
+
+    before = losses()
+    for _ in range(60):
+        optimiser.zero_grad()
+        given = (whole, subs, inputs, labels, F.cross_entropy)
+        if form == "summed":
+            assert len(summed(*given)) == 3
+        else:
+            step = sampled if form == "sampled" else sandwich
+            assert len(step(*given, rng)) == (1 if form == "sampled" else 4)
+        optimiser.step()
+
+    assert all(after < 0.5 * was for after, was in zip(losses(), before, strict=True))
+
+
+def test_the_sandwich_tells_the_largest_the_labels_and_the_rest_what_it_said():
+    whole, (inputs, labels) = net(), batch()
+    whole.model.eval()
+    subs = [narrowed(WHOLE, (n,) * 4) for n in (3, 12)]
+    losses = sandwich(whole, subs, inputs, labels, F.cross_entropy, random.Random(0))
+    with torch.no_grad():
+        said, small = whole.model(inputs), whole.run(subs[0], inputs)
+
+    assert losses[0] == pytest.approx(F.cross_entropy(said, labels).item())
+    assert losses[1] == pytest.approx(F.cross_entropy(small, said.softmax(-1)).item())
+
+
+@pytest.mark.parametrize(
+    ("hidden", "depths", "said"),
+    [
+        ((3, 6, 5), None, "fewer numbers than channel mixers"),
+        ((3, 6, 5, 4, 2), None, "1 more numbers than channel mixers"),
+        ((3, 6, 5, 13), None, "13 is not in 1..12"),
+        ((3, 0, 5, 4), None, "0 is not in 1..12"),
+        ((3,), (1,), "wanted 2 depths"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(hidden, depths, said):
+    with pytest.raises(SpecError, match=said):
+        narrowed(WHOLE, hidden, depths)
+
+
+def other(**changed):
+    """WHOLE with another first layer."""
+    first, *rest = WHOLE.stages
+    layer = LayerSpec(**({"mixer": ATTENTION, "channel": channel(), "norm": "layer"} | changed))
+    stage = StageSpec(first.width, (layer, *first.layers[1:]))
+    return ArchSpec(WHOLE.stem, (stage, *rest), WHOLE.norm, WHOLE.head)
+
+
+@pytest.mark.parametrize(
+    ("sub", "said"),
+    [
+        (other(norm="rms"), "has the norm and form of the whole"),
+        (other(residual="post"), "has the norm and form of the whole"),
+        (other(mixer=None), "wanted BlockSpec"),
+        (other(channel=channel(activation="relu")), "wanted gelu, got relu"),
+        (ArchSpec(WHOLE.stem, WHOLE.stages[:1], WHOLE.norm, WHOLE.head), "widths and merges"),
+        (ArchSpec(WHOLE.stem, WHOLE.stages, BlockSpec("rms"), WHOLE.head), "the last norm"),
+    ],
+)
+def test_what_is_no_sub_model_is_refused(sub, said):
+    whole, (inputs, _) = net(), batch()
+    for use in (lambda: whole.run(sub, inputs), lambda: whole.extract(sub)):
+        with pytest.raises(SpecError, match=said):
+            use()
+
+
+# --- Mix'n'Match ----------------------------------------------------------------------------------
+
+
+def problems():
+    rng = random.Random(0)
+    for _ in range(60):
+        layers, widths = rng.randint(1, 5), rng.randint(1, 4)
+        costs = [sorted(rng.sample(range(1, 40), widths)) for _ in range(layers)]
+        scores = [[rng.random() for _ in range(widths)] for _ in range(layers)]
+        yield costs, scores, rng.randint(layers, 40 * layers)
+
+
+def total(table, choice):
+    return sum(of[at] for of, at in zip(table, choice, strict=True))
+
+
+def test_the_best_choice_is_that_of_trying_everything():
+    found = 0
+    for costs, scores, budget in problems():
+        every = [
+            c
+            for c in itertools.product(*(range(len(of)) for of in costs))
+            if total(costs, c) <= budget
+        ]
+        if not every:
+            with pytest.raises(SpecError, match="the least is"):
+                best(costs, scores, budget)
+            continue
+        found += 1
+        choice = best(costs, scores, budget)
+
+        assert total(costs, choice) <= budget
+        want = min(total(scores, c) for c in every)
+        assert total(scores, choice) == pytest.approx(want)
+    assert found > 30
+
+
+def test_gentle_widths_never_fall_and_use_the_budget():
+    for costs, _, budget in problems():
+        every = [
+            c
+            for c in itertools.product(*(range(len(of)) for of in costs))
+            if list(c) == sorted(c) and total(costs, c) <= budget
+        ]
+        if not every:
+            with pytest.raises(SpecError, match="the least is"):
+                gentle(costs, budget)
+            continue
+        choice = gentle(costs, budget)
+
+        assert choice in every
+        assert total(costs, choice) == max(total(costs, c) for c in every)
+
+
+def test_gentle_is_as_even_as_can_be():
+    """All layers cost the same: two steps up in the middle, not one layer with all of it."""
+    assert gentle([[1, 2, 3]] * 4, 8) == (1, 1, 1, 1)
+    assert gentle([[1, 2, 3]] * 4, 9) == (1, 1, 1, 2)
