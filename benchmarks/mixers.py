@@ -51,7 +51,7 @@ def trained(mixers: str, seed: int, steps: int) -> dict[str, Any]:
     from formwright.search.evaluate.train import train
     from formwright.search.space.metaformer_staged import STAGED_MIXERS
 
-    blocks = [STAGED_MIXERS[of] for of in mixers.split(", ")]
+    blocks = [STAGED_MIXERS[of](WIDTH) for of in mixers.split(", ")]
     mlp = BlockSpec.of("mlp", hidden=4 * WIDTH, activation="gelu")
     layers = [LayerSpec(blocks[at * len(blocks) // 4], mlp, BlockSpec("layer")) for at in range(4)]
     task = TASKS.load("digits")

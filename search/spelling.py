@@ -53,6 +53,7 @@ class Here:
     """Where a block stands: on which grid as it reads tokens, and in which layer."""
 
     grid: tuple[int, ...]
+    width: int
     causal: bool
     layer: int
 
@@ -70,7 +71,7 @@ def canonical(spec: ArchSpec) -> ArchSpec:
         grid = tuple(size // stage.merge for size in grid)
         layers = []
         for layer in stage.layers:
-            layers.append(_layer(layer, Here(grid, causal, at)) if grid else layer)
+            layers.append(_layer(layer, Here(grid, stage.width, causal, at)) if grid else layer)
             at += 1
         if stages and stage.merge == 1 and stage.width == stages[-1].width:
             before = stages.pop()
@@ -119,7 +120,8 @@ def _attention(block: BlockSpec, here: Here) -> BlockSpec:
     if settings["span"] == 1:
         settings["positions"] = "none"
         if settings["heads"] == settings["kv_heads"]:
-            settings["heads"] = settings["kv_heads"] = 1
+            inner = cast(int, settings["heads"]) * cast(int, settings["head_width"])
+            settings |= {"heads": 1, "kv_heads": 1, "head_width": inner}
     return BlockSpec.of(block.name, **settings)
 
 
@@ -130,8 +132,17 @@ def _diag_attention(block: BlockSpec, here: Here) -> BlockSpec:
     if 1 < chunk < here.tokens:
         return block
     span = 1 if chunk == 1 else max(here.grid)
-    same = BlockSpec.of("attention", heads=heads, kv_heads=heads, positions="none", span=span)
-    return _attention(same, here)
+    return _attention(
+        BlockSpec.of(
+            "attention",
+            heads=heads,
+            kv_heads=heads,
+            head_width=here.width // cast(int, heads),
+            positions="none",
+            span=span,
+        ),
+        here,
+    )
 
 
 def _chunked(block: BlockSpec, here: Here) -> BlockSpec:

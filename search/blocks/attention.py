@@ -6,7 +6,7 @@ et al., 2023); positions by rotation ("RoFormer", Su et al., 2021), by a penalty
 ("MASFormer", Zhang et al., 2023). Written as its definition: fusing it is the work of our compiler
 (`fuse_attention`), and what a search measures is the rewritten graph.
 
-Shapes: B batch, T tokens, D width, H heads, G key heads, K = D / H head width, S tokens kept.
+Shapes: B batch, T tokens, D width, H heads, G key heads, K head width, S tokens kept.
 Next: `linear_attention.py`.
 """
 
@@ -32,6 +32,7 @@ class Config:
     heads: int
     kv_heads: int
     """Heads of keys and values, each read by `heads / kv_heads` heads."""
+    head_width: int
     positions: str
     """"none", "rotary" or "alibi"."""
     span: int
@@ -50,13 +51,17 @@ class Attention(nn.Module):
         if config.positions not in POSITIONS:
             known = ", ".join(POSITIONS)
             raise ValueError(f"positions are one of {known}, not {config.positions!r}")
-        width = site.head_width(config.heads, even=config.positions == "rotary")
+        width = config.head_width
+        if config.positions == "rotary" and width % 2:
+            raise ValueError(f"rotation wants heads of even width, not {width}")
         if config.heads % config.kv_heads:
             raise ValueError(f"{config.kv_heads} heads of keys do not divide {config.heads} heads")
         self.config, self.site, self.scale = config, site, width**-0.5
-        self.parts = [config.heads * width, *[config.kv_heads * width] * 2]
-        self.qkv = nn.Linear(site.width, sum(self.parts))
-        self.out = nn.Linear(site.width, site.width)
+        # one by one: to merge them is the compiler's work, and narrower ones are slices
+        self.q = nn.Linear(site.width, config.heads * width)
+        self.k = nn.Linear(site.width, config.kv_heads * width)
+        self.v = nn.Linear(site.width, config.kv_heads * width)
+        self.out = nn.Linear(config.heads * width, site.width)
         apart = distances(laid(site))
         hidden = distances(laid(site), far=True) >= config.span
         if site.causal:
@@ -80,7 +85,7 @@ class Attention(nn.Module):
 
     def begin(self, batch: int) -> State:
         """Keys and values seen, none [B, G, 0, K], and how many tokens there were."""
-        width = self.site.width // self.config.heads
+        width = self.config.head_width
         none = self.out.weight.new_zeros(batch, self.config.kv_heads, 0, width)
         return none, none, torch.zeros(1, dtype=torch.long, device=none.device)
 
@@ -97,8 +102,8 @@ class Attention(nn.Module):
 
     def _heads(self, x: Tensor, at: Tensor) -> tuple[Tensor, ...]:
         """q [B, H, T, K], k and v [B, G, T, K] of tokens at the positions `at` [T]."""
-        width = self.site.width // self.config.heads
-        parts = self.qkv(x).split(self.parts, -1)
+        width = self.config.head_width
+        parts = (self.q(x), self.k(x), self.v(x))
         q, k, v = (part.unflatten(-1, (-1, width)).transpose(1, 2) for part in parts)
         if self.config.positions == "rotary":
             turn = angles(at, width)
@@ -120,13 +125,15 @@ class Attention(nn.Module):
 
 
 def cost(config: Config, site: Site) -> Cost:
-    width, tokens = site.width // config.heads, site.tokens
-    keys = config.kv_heads * width
+    width, tokens = config.head_width, site.tokens
+    inner, keys = config.heads * width, config.kv_heads * width
     return (
-        linear(site.width, site.width + 2 * keys, tokens)
+        linear(site.width, inner, tokens)
+        + linear(site.width, keys, tokens)
+        + linear(site.width, keys, tokens)
         + product(tokens, width, tokens, times=config.heads)
         + product(tokens, tokens, width, times=config.heads)
-        + linear(site.width, site.width, tokens)
+        + linear(inner, site.width, tokens)
         + Cost(state=2 * keys * min(tokens, config.span))
     )
 
@@ -141,11 +148,11 @@ BLOCK = Block(
     module=Attention,
     cost=cost,
     samples=(
-        (Config(heads=4, kv_heads=4, positions="none", span=16), Site(16, (4, 4))),
-        (Config(heads=1, kv_heads=1, positions="none", span=2), Site(6, (2, 3))),
-        (Config(heads=4, kv_heads=2, positions="rotary", span=9), Site(16, (9,), causal=True)),
-        (Config(heads=3, kv_heads=1, positions="alibi", span=4), Site(6, (9,), causal=True)),
-        (Config(heads=2, kv_heads=1, positions="alibi", span=3), Site(8, (2, 3))),
-        (Config(heads=2, kv_heads=2, positions="alibi", span=2), Site(8, (2, 3), causal=True)),
+        (Config(4, 4, 4, "none", 16), Site(16, (4, 4))),
+        (Config(1, 1, 6, "none", 2), Site(6, (2, 3))),
+        (Config(4, 2, 6, "rotary", 9), Site(16, (9,), causal=True)),
+        (Config(3, 1, 2, "alibi", 4), Site(6, (9,), causal=True)),
+        (Config(2, 1, 4, "alibi", 3), Site(8, (2, 3))),
+        (Config(2, 2, 3, "alibi", 2), Site(8, (2, 3), causal=True)),
     ),
 )

@@ -36,7 +36,9 @@ class DiagAttention(nn.Module):
         self.config, self.causal = config, site.causal
         self.head_width = site.head_width(config.heads)
         self.scale = self.head_width**-0.5
-        self.qkv = nn.Linear(site.width, 3 * site.width)
+        self.q = nn.Linear(site.width, site.width)
+        self.k = nn.Linear(site.width, site.width)
+        self.v = nn.Linear(site.width, site.width)
         self.out = nn.Linear(site.width, site.width)
 
     def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
@@ -46,8 +48,11 @@ class DiagAttention(nn.Module):
         seen = F.pad(seen, (0, missing)).unflatten(1, (-1, chunk))[:, :, None, None]  # [.,C,1,1,Q]
         if self.causal:
             seen = seen & torch.ones(chunk, chunk, dtype=torch.bool, device=x.device).tril()
-        parts = F.pad(self.qkv(x), (0, 0, 0, missing)).unflatten(1, (-1, chunk)).chunk(3, -1)
-        q, k, v = (p.unflatten(-1, (self.config.heads, -1)).transpose(2, 3) for p in parts)
+        chunks = (
+            F.pad(part, (0, 0, 0, missing)).unflatten(1, (-1, chunk))
+            for part in (self.q(x), self.k(x), self.v(x))
+        )
+        q, k, v = (c.unflatten(-1, (self.config.heads, -1)).transpose(2, 3) for c in chunks)
         scores = q @ k.transpose(-1, -2) * self.scale  # [B, C, H, Q, Q]
         scores = scores.masked_fill(~seen, never(x))
         y = (F.softmax(scores, -1) @ v).transpose(2, 3)  # [B, C, Q, H, K]
@@ -60,7 +65,7 @@ class DiagAttention(nn.Module):
         return none, none
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        parts = self.qkv(x).chunk(3, -1)
+        parts = (self.q(x), self.k(x), self.v(x))
         q, k, v = (p.unflatten(-1, (self.config.heads, 1, -1)) for p in parts)  # [B, H, 1, K]
         if state[0].shape[2] == self.config.chunk:
             state = self.begin(len(x))
@@ -74,7 +79,9 @@ def cost(config: Config, site: Site) -> Cost:
     chunk = min(config.chunk, tokens)
     times = -(-tokens // chunk) * heads
     return (
-        linear(site.width, 3 * site.width, tokens)
+        linear(site.width, site.width, tokens)
+        + linear(site.width, site.width, tokens)
+        + linear(site.width, site.width, tokens)
         + product(chunk, width, chunk, times)
         + product(chunk, chunk, width, times)
         + linear(site.width, site.width, tokens)

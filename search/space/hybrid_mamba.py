@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from ..spec import ArchSpec, BlockSpec, LayerSpec, Scalar, Signature
-from .metaformer import WHOLE
+from .metaformer import WHOLE, attention
 from .placement import ATTENTION, CHANNEL, even
 from .space import OneOf, Rule, Space
 
@@ -25,9 +25,9 @@ def decode(genes: Mapping[str, Scalar], signature: Signature) -> ArchSpec:
     width = cast(int, genes["width"])
     norm = BlockSpec(str(genes["norm"]))
     blocks = {
-        ATTENTION: BlockSpec.of(
-            "attention",
-            heads=genes["heads"],
+        ATTENTION: attention(
+            width,
+            cast(int, genes["heads"]),
             kv_heads=genes["kv_heads"],
             positions=genes["positions"],
             span=genes["span"],

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from ..spec import ArchSpec, BlockSpec, LayerSpec, Scalar, Signature
-from .metaformer import WHOLE
+from .metaformer import attention
 from .space import OneOf, Space
 
 LAYERS, WIDTH, HIDDEN = 4, 32, 128
@@ -20,10 +20,9 @@ HIDDENS = tuple(HIDDEN // part for part in (8, 4, 2, 1))
 
 def decode(genes: Mapping[str, Scalar], signature: Signature) -> ArchSpec:
     """The architecture that the genes mean for images of this signature."""
-    attention = BlockSpec.of("attention", heads=4, kv_heads=4, positions="none", span=WHOLE)
     layers = tuple(
         LayerSpec(
-            attention,
+            attention(WIDTH, 4),
             BlockSpec.of("mlp", hidden=genes[f"hidden{at}"], activation="gelu"),
             BlockSpec("rms"),
         )

@@ -7,7 +7,7 @@ Knobs of layers beyond the depth are off.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import cast
 
 from ..spec import ArchSpec, BlockSpec, LayerSpec, Scalar, Signature
@@ -17,12 +17,19 @@ DEEPEST = 4
 
 WHOLE = 1 << 20  # a span that no image reaches
 
-MIXERS = {
-    "attention": BlockSpec.of("attention", heads=4, kv_heads=4, positions="none", span=WHOLE),
-    "pool": BlockSpec.of("pool", size=3),
-    "conv": BlockSpec.of("conv", size=3),
-    "mamba2": BlockSpec.of("mamba2", expand=2, head_width=16, state=16, conv=4, chunk=16),
+MIXERS: dict[str, Callable[[int], BlockSpec]] = {
+    # name: the block for tokens of this width
+    "attention": lambda width: attention(width, 4),
+    "pool": lambda _: BlockSpec.of("pool", size=3),
+    "conv": lambda _: BlockSpec.of("conv", size=3),
+    "mamba2": lambda _: BlockSpec.of("mamba2", expand=2, head_width=16, state=16, conv=4, chunk=16),
 }
+
+
+def attention(width: int, heads: int, **changed: Scalar) -> BlockSpec:
+    """Plain attention: heads that share the width, each with its own keys, that see everything."""
+    plain = {"kv_heads": heads, "positions": "none", "span": WHOLE, **changed}
+    return BlockSpec.of("attention", heads=heads, head_width=width // heads, **plain)
 
 
 def decode(genes: Mapping[str, Scalar], signature: Signature) -> ArchSpec:
@@ -30,7 +37,7 @@ def decode(genes: Mapping[str, Scalar], signature: Signature) -> ArchSpec:
     patch, width = cast(int, genes["patch"]), cast(int, genes["width"])
     layers = tuple(
         LayerSpec(
-            mixer=MIXERS[str(genes[f"mixer{at}"])],
+            mixer=MIXERS[str(genes[f"mixer{at}"])](width),
             channel=BlockSpec.of(
                 "mlp", hidden=width * cast(int, genes[f"ratio{at}"]), activation="gelu"
             ),

@@ -15,13 +15,14 @@ from .metaformer import MIXERS
 from .space import OneOf, Space
 
 STAGES = 3
-MORE = {
-    "identity": BlockSpec("identity"),
-    "random": BlockSpec("random"),
-    "simple_attention": BlockSpec.of("simple_attention", heads=4),
-    "manhattan": BlockSpec.of("manhattan", heads=4, reach=4, decomposed=True, inside=True),
+STAGED_MIXERS = MIXERS | {
+    "identity": lambda _: BlockSpec("identity"),
+    "random": lambda _: BlockSpec("random"),
+    "simple_attention": lambda _: BlockSpec.of("simple_attention", heads=4),
+    "manhattan": lambda _: BlockSpec.of(
+        "manhattan", heads=4, reach=4, decomposed=True, inside=True
+    ),
 }
-STAGED_MIXERS = MIXERS | MORE
 
 
 def decode(genes: Mapping[str, Scalar], signature: Signature) -> ArchSpec:
@@ -36,7 +37,7 @@ def decode(genes: Mapping[str, Scalar], signature: Signature) -> ArchSpec:
     for at in range(count):
         wide = width * 2**at
         layer = LayerSpec(
-            STAGED_MIXERS[str(genes[f"mixer{at}"])],
+            STAGED_MIXERS[str(genes[f"mixer{at}"])](wide),
             BlockSpec.of("mlp", hidden=wide * cast(int, genes["ratio"]), activation="gelu"),
             norm,
             scale=cast(float, genes["scale"]),

@@ -1,18 +1,18 @@
 """`Supernet`: sub-models are slices of its weights, the first rows and columns of each.
 
 A sub-model is an `ArchSpec` like any other: the same layers with fewer hidden units in their
-channel mixers, and in each stage the first layers only. It runs as the module it is, on views of
-the weights of the whole, so that gradients add up there, and what is extracted is the same module
-with copies. Statistics over hidden units (PolyNorm) are those of the slice, by construction. It
-must not know how anybody trains. Next: `steps.py`.
+channel mixers and fewer heads, and in each stage the first layers only. It runs as the module it
+is, on views of the weights of the whole, so that gradients add up there, and what is extracted is
+the same module with copies. Statistics over hidden units (PolyNorm) are those of the slice, by
+construction. It must not know how anybody trains. Next: `steps.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,13 @@ from ..errors import SpecError
 from ..model import Model, build
 from ..spec import ArchSpec, BlockSpec, LayerSpec, StageSpec
 
-NESTED = {"gated_mlp": ("hidden",), "low_rank_mlp": ("hidden", "rank"), "mlp": ("hidden",)}
-# what may be smaller: the first rows and columns of the weights are then a block of their own
+NESTED = {
+    # what may be smaller: the first rows and columns of the weights are then a block of their own
+    "attention": ("heads", "kv_heads"),
+    "gated_mlp": ("hidden",),
+    "low_rank_mlp": ("hidden", "rank"),
+    "mlp": ("hidden",),
+}
 
 
 class Supernet:
@@ -73,33 +78,47 @@ class Supernet:
 
 
 def narrowed(
-    spec: ArchSpec, hidden: Sequence[int], depths: Sequence[int] | None = None
+    spec: ArchSpec,
+    hidden: Sequence[int],
+    depths: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
 ) -> ArchSpec:
     """The sub-model of `spec` whose channel mixers have `hidden` units, in order, one number for
-    each in the layers that stay: the first `depths` of each stage (all if None). Raises SpecError
-    for numbers that do not fit."""
+    each in the layers that stay: the first `depths` of each stage (all if None); likewise its
+    attention `heads`, with as many keys for each as there are. Raises SpecError for numbers that
+    do not fit."""
     depths = [len(stage.layers) for stage in spec.stages] if depths is None else list(depths)
     if len(depths) != len(spec.stages):
         raise SpecError(f"wanted {len(spec.stages)} depths, got {depths}", "depths")
-    left, stages = list(hidden), []
+    left = {"hidden": list(hidden), "heads": None if heads is None else list(heads)}
+    stages = []
     for stage, depth in zip(spec.stages, depths, strict=True):
         layers = [_narrowed(layer, left) for layer in stage.layers[:depth]]
         stages.append(StageSpec(stage.width, tuple(layers), stage.merge))
-    if left:
-        raise SpecError(f"{len(left)} more numbers than channel mixers: {list(hidden)}", "hidden")
+    for name, numbers in left.items():
+        if numbers:
+            raise SpecError(f"{len(numbers)} more numbers than blocks that have {name}", name)
     made = replace(spec, stages=tuple(stages))
     check(spec, made)
     return made
 
 
-def _narrowed(layer: LayerSpec, hidden: list[int]) -> LayerSpec:
+def _narrowed(layer: LayerSpec, left: Mapping[str, list[int] | None]) -> LayerSpec:
     changed = {}
     for place, block in (("mixer", layer.mixer), ("channel", layer.channel)):
-        if block is not None and block.name in NESTED:
-            if not hidden:
-                raise SpecError("fewer numbers than channel mixers", "hidden")
-            settings = {**dict(block.settings), "hidden": hidden.pop(0)}
-            changed[place] = BlockSpec.of(block.name, **settings)
+        if block is None or block.name not in NESTED:
+            continue
+        settings, name = dict(block.settings), NESTED[block.name][0]
+        numbers = left[name]
+        if numbers is None:
+            continue
+        if not numbers:
+            raise SpecError(f"fewer numbers than blocks that have {name}", name)
+        number, was = numbers.pop(0), cast(int, settings[name])
+        settings[name] = number
+        if name == "heads":
+            settings["kv_heads"] = cast(int, settings["kv_heads"]) * number // was
+        changed[place] = BlockSpec.of(block.name, **settings)
     return replace(layer, **changed)  # type: ignore[arg-type]
 
 
@@ -127,11 +146,22 @@ def _check(whole: BlockSpec | None, block: BlockSpec | None, field: str) -> None
             raise SpecError(f"wanted {whole}, got {block}", field)
         return
     sizes, theirs = dict(whole.settings), dict(block.settings)
+    if whole.name == "attention" and sizes != theirs:
+        _check_heads(sizes, theirs, field)
     smaller = NESTED.get(whole.name, ())
-    for name in sizes.keys() | theirs.keys():
+    for name in sorted(sizes.keys() | theirs.keys()):
         if name in smaller and name in sizes and name in theirs:
             if not 1 <= cast(int, theirs[name]) <= cast(int, sizes[name]):
                 raise SpecError(f"{theirs[name]} is not in 1..{sizes[name]}", f"{field}.{name}")
         elif name not in sizes or sizes[name] != theirs.get(name):
             given = theirs.get(name)
             raise SpecError(f"wanted {sizes.get(name)}, got {given}", f"{field}.{name}")
+
+
+def _check_heads(sizes: Mapping[str, Any], theirs: Mapping[str, Any], field: str) -> None:
+    """Each head that stays has to read the keys that it reads in the whole."""
+    if sizes["heads"] * theirs["kv_heads"] != theirs["heads"] * sizes["kv_heads"]:
+        each = f"{sizes['heads'] // sizes['kv_heads']} heads read one head of keys"
+        raise SpecError(f"{each}; {theirs['heads']} heads do not", f"{field}.heads")
+    if sizes["positions"] == "alibi":
+        raise SpecError("the slopes of alibi depend on how many heads there are", f"{field}.heads")

@@ -44,19 +44,26 @@ def test_a_rotation_depends_on_the_distance_only():
 
 
 def attention(site, **changed):
-    settings = {"heads": 2, "kv_heads": 2, "positions": "none", "span": site.tokens, **changed}
+    heads = changed.get("heads", 2)
+    plain = {"heads": heads, "kv_heads": heads, "positions": "none", "span": site.tokens}
+    settings = {**plain, "head_width": site.width // heads, **changed}
     return made("attention", site, **settings)
+
+
+def heads_of(module, x):
+    """q, k, v [B, 2, T, 4] of two heads."""
+    parts = (module.q(x), module.k(x), module.v(x))
+    return (part.unflatten(-1, (2, 4)).transpose(1, 2) for part in parts)
 
 
 def test_shared_keys_are_those_of_full_attention_repeated():
     site = row(7)
-    shared, full = attention(site, heads=4, kv_heads=2), attention(site, heads=4, kv_heads=4)
+    shared, full = attention(site, heads=4, kv_heads=2), attention(site, heads=4)
     with torch.no_grad():
-        for of in ("weight", "bias"):
-            q, k, v = getattr(shared.qkv, of).split([8, 4, 4])
-            k, v = (p.unflatten(0, (2, 2)).repeat_interleave(2, 0).flatten(0, 1) for p in (k, v))
-            getattr(full.qkv, of).copy_(torch.cat([q, k, v]))
-        full.out.load_state_dict(shared.out.state_dict())
+        for name, weight in shared.state_dict().items():
+            if name[0] in "kv":
+                weight = weight.unflatten(0, (2, 2)).repeat_interleave(2, 0).flatten(0, 1)
+            full.get_parameter(name).copy_(weight)
     x = tokens(site)
 
     torch.testing.assert_close(shared(x), full(x), **CLOSE)
@@ -65,7 +72,7 @@ def test_shared_keys_are_those_of_full_attention_repeated():
 def test_a_span_of_one_sees_itself_only():
     site = Site(8, (3, 3))
     module, x = attention(site, span=1), tokens(site)
-    v = module.qkv(x).chunk(3, -1)[2]
+    v = module.v(x)
 
     torch.testing.assert_close(module(x), module.out(v), **CLOSE)
 
@@ -74,7 +81,9 @@ def test_a_span_of_one_sees_itself_only():
 def test_a_window_is_what_is_near(causal):
     site = Site(8, (9,), causal=causal)
     module, x = attention(site, span=3), tokens(site)
-    q, k, v = (p.unflatten(-1, (2, 4)).transpose(1, 2) for p in module.qkv(x).chunk(3, -1))
+    q, k, v = (
+        p.unflatten(-1, (2, 4)).transpose(1, 2) for p in (module.q(x), module.k(x), module.v(x))
+    )
     apart = torch.arange(9)[:, None] - torch.arange(9)
     seen = (apart < 3) & (apart >= 0) if causal else apart.abs() < 3
     want = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
@@ -85,7 +94,9 @@ def test_a_window_is_what_is_near(causal):
 def test_alibi_takes_the_distance_off():
     site = row(5)
     module, x = attention(site, positions="alibi"), tokens(site)
-    q, k, v = (p.unflatten(-1, (2, 4)).transpose(1, 2) for p in module.qkv(x).chunk(3, -1))
+    q, k, v = (
+        p.unflatten(-1, (2, 4)).transpose(1, 2) for p in (module.q(x), module.k(x), module.v(x))
+    )
     apart = torch.arange(5.0)[:, None] - torch.arange(5.0)
     bias = -torch.tensor([2.0**-4, 2.0**-8])[:, None, None] * apart
     bias = bias.masked_fill(apart < 0, -torch.inf).double()
@@ -113,7 +124,9 @@ def test_chunks_of_diag_attention_do_not_see_each_other():
 @pytest.mark.parametrize("site", [row(7), Site(8, (2, 3), causal=True)], ids=["row", "grid"])
 def test_a_long_span_is_causal_attention(site):
     module, x = attention(site, span=6 + site.tokens), tokens(site)
-    q, k, v = (p.unflatten(-1, (2, 4)).transpose(1, 2) for p in module.qkv(x).chunk(3, -1))
+    q, k, v = (
+        p.unflatten(-1, (2, 4)).transpose(1, 2) for p in (module.q(x), module.k(x), module.v(x))
+    )
     want = F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
     torch.testing.assert_close(module(x), module.out(want.transpose(1, 2).flatten(2)), **CLOSE)

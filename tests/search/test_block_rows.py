@@ -91,18 +91,18 @@ MLP = SETTINGS["mlp"]
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("attention", ATTENTION, "4 heads do not divide a width of 30"),
         ("attention", {**ATTENTION, "heads": 3}, "4 heads of keys do not divide 3 heads"),
         (
             "attention",
-            {**ATTENTION, "heads": 2, "kv_heads": 1, "positions": "learned"},
+            {**ATTENTION, "positions": "learned"},
             "positions are one of none, rotary, alibi, not 'learned'",
         ),
         (
             "attention",
-            {**ATTENTION, "heads": 2, "kv_heads": 1, "positions": "rotary"},
-            "rotation wants heads of even width, not 15",
+            {**ATTENTION, "head_width": 5, "positions": "rotary"},
+            "rotation wants heads of even width, not 5",
         ),
+        ("diag_attention", {"heads": 4, "chunk": 8}, "4 heads do not divide a width of 30"),
         (
             "mlp",
             {**MLP, "activation": "tanh"},

@@ -202,10 +202,11 @@ def test_attention_is_that_of_torch():
     torch.manual_seed(0)
     module = BLOCKS.load("attention").make(SETTINGS["attention"], SITE, "mixer")
     other = nn.MultiheadAttention(16, 4, batch_first=True)
+    qkv = (module.q, module.k, module.v)
     other.load_state_dict(
         {
-            "in_proj_weight": module.qkv.weight,
-            "in_proj_bias": module.qkv.bias,
+            "in_proj_weight": torch.cat([part.weight for part in qkv]),
+            "in_proj_bias": torch.cat([part.bias for part in qkv]),
             "out_proj.weight": module.out.weight,
             "out_proj.bias": module.out.bias,
         }

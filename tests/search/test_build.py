@@ -20,7 +20,8 @@ SIGNATURES = [Signature((1, 8, 8), 10), Signature((3, 4, 6), 2)]
 
 
 def attention(**changed):
-    settings = {"heads": 4, "kv_heads": 4, "positions": "none", "span": 4, **changed}
+    plain = {"heads": 4, "kv_heads": 4, "head_width": 4, "positions": "none", "span": 4}
+    settings = {**plain, **changed}
     return BlockSpec.of("attention", **settings)
 
 
@@ -121,7 +122,7 @@ def test_a_layer_is_what_it_says():
 
 
 def test_our_compiler_takes_a_whole_model():
-    spec = spec_of(*(LayerSpec(mixer, MLP, "rms") for mixer in MIXERS.values()))
+    spec = spec_of(*(LayerSpec(mixer(16), MLP, "rms") for mixer in MIXERS.values()))
     model, images = build(spec).eval(), torch.randn(3, 1, 8, 8)
     compiled = torch.compile(model, backend="formwright", options={"target": "eager"})
 

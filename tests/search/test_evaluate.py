@@ -27,7 +27,7 @@ def _quick(monkeypatch, tmp_path):
 
 
 def arch(mixer="attention", layers=1, image=(1, 8, 8), classes=10, **settings):
-    whole = {"heads": 4, "kv_heads": 4, "positions": "none", "span": 4}
+    whole = {"heads": 4, "kv_heads": 4, "head_width": 4, "positions": "none", "span": 4}
     mixer = BlockSpec.of(mixer, **(whole | settings))
     return ArchSpec.of_images(image, classes, 2, 16, (LayerSpec(mixer, MLP, "layer"),) * layers)
 

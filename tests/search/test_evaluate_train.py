@@ -53,7 +53,7 @@ def test_a_small_metaformer_learns_digits(digits, mixer):
     from formwright.search.space.metaformer import MIXERS
 
     mlp = BlockSpec.of("mlp", hidden=32, activation="gelu")
-    layer = LayerSpec(MIXERS[mixer], mlp, "layer")
+    layer = LayerSpec(MIXERS[mixer](32), mlp, "layer")
     model = build(ArchSpec.of_images((1, 8, 8), 10, 2, 32, (layer, layer)))
 
     result = run(model, digits, steps=300)

@@ -25,6 +25,7 @@ def attention(rng):
         "attention",
         heads=heads,
         kv_heads=rng.choice([1, heads]),
+        head_width=rng.choice([2, 4, 6]),
         positions=rng.choice(["none", "rotary", "alibi"]),
         span=rng.choice([1, 2, 3, 4, 6, 7, 99]),
     )
@@ -82,7 +83,7 @@ def modules(spec, model):
     found = []
     for stage, made, laid in zip(spec.stages, model.stages, lay_out(spec).stages, strict=True):
         found += [] if made.merge is None else [(made.merge,)]
-        here = Here(laid.site.grid, laid.site.causal, 0)
+        here = Here(laid.site.grid, stage.width, laid.site.causal, 0)
         for layer, module in zip(stage.layers, made.layers, strict=True):
             blocks = [b for b in (layer.mixer, layer.channel) if b is not None]
             shared = layer.residual == "parallel"
@@ -162,7 +163,7 @@ def image(*layers, norm="rms"):
 
 MLP = BlockSpec.of("mlp", hidden=8, activation="gelu")
 POOL = BlockSpec.of("pool", size=3)
-FULL = {"heads": 2, "kv_heads": 2, "positions": "none", "span": 4}
+FULL = {"heads": 2, "kv_heads": 2, "head_width": 4, "positions": "none", "span": 4}
 
 
 def full(**changed):
@@ -175,11 +176,14 @@ def of(name, **settings):
 
 APART = {
     "span": (of("attention", **FULL), of("attention", **(FULL | {"span": 3}))),
-    "heads": (of("attention", **FULL), of("attention", **(FULL | {"heads": 4, "kv_heads": 4}))),
+    "heads": (
+        of("attention", **FULL),
+        of("attention", **(FULL | {"heads": 4, "kv_heads": 4, "head_width": 2})),
+    ),
     "keys": (of("attention", **FULL), of("attention", **(FULL | {"kv_heads": 1}))),
     "shared keys of a span of one": (
         of("attention", **(FULL | {"kv_heads": 1, "span": 1})),
-        of("attention", **(FULL | {"heads": 1, "kv_heads": 1, "span": 1})),
+        of("attention", **(FULL | {"heads": 1, "kv_heads": 1, "head_width": 8, "span": 1})),
     ),
     "positions": (of("attention", **FULL), of("attention", **(FULL | {"positions": "alibi"}))),
     "chunks of attention": (

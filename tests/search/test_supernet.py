@@ -19,7 +19,7 @@ from formwright.search.supernet import (
     summed,
 )
 
-ATTENTION = BlockSpec.of("attention", heads=2, kv_heads=1, positions="none", span=9)
+ATTENTION = BlockSpec.of("attention", heads=4, kv_heads=2, head_width=4, positions="rotary", span=9)
 IMAGE = BlockSpec.of("image", channels=1, height=6, width=6, patch=2, positions=True)
 
 
@@ -55,6 +55,7 @@ SUBS = [
     narrowed(WHOLE, (12, 1, 12), (2, 1)),
     narrowed(WHOLE, (4,), (1, 0)),
     narrowed(WHOLE, (12, 12, 12, 12)),
+    narrowed(WHOLE, (3, 6, 5, 4), heads=(2, 4, 2)),
 ]
 
 
@@ -81,13 +82,26 @@ def masked(whole, sub, inputs):
             for block, of in zip(
                 layer.blocks, [b for b in (spec.mixer, spec.channel) if b], strict=True
             ):
-                kept = dict(of.settings).get("hidden")
-                if kept is not None:
-                    hooks.append(cut(block, kept))
+                settings = dict(of.settings)
+                if "hidden" in settings:
+                    hooks.append(cut(block, settings["hidden"]))
+                if "heads" in settings:
+                    inner = settings["heads"] * settings["head_width"]
+                    hooks.append(block.out.register_forward_pre_hook(only(inner)))
             x = layer(x)
             for hook in hooks:
                 hook.remove()
     return model.head(model.norm(x))
+
+
+def only(kept):
+    """Makes what goes into a linear map zero beyond the first `kept` numbers."""
+
+    def zero(module, args):
+        (x,) = args
+        return torch.cat([x[..., :kept], torch.zeros_like(x[..., kept:])], -1)
+
+    return zero
 
 
 def cut(block, kept):
@@ -212,8 +226,8 @@ def test_the_sandwich_tells_the_largest_the_labels_and_the_rest_what_it_said():
 @pytest.mark.parametrize(
     ("hidden", "depths", "said"),
     [
-        ((3, 6, 5), None, "fewer numbers than channel mixers"),
-        ((3, 6, 5, 4, 2), None, "1 more numbers than channel mixers"),
+        ((3, 6, 5), None, "fewer numbers than blocks that have hidden"),
+        ((3, 6, 5, 4, 2), None, "1 more numbers than blocks that have hidden"),
         ((3, 6, 5, 13), None, "13 is not in 1..12"),
         ((3, 0, 5, 4), None, "0 is not in 1..12"),
         ((3,), (1,), "wanted 2 depths"),
@@ -222,6 +236,26 @@ def test_the_sandwich_tells_the_largest_the_labels_and_the_rest_what_it_said():
 def test_numbers_that_do_not_fit_are_refused(hidden, depths, said):
     with pytest.raises(SpecError, match=said):
         narrowed(WHOLE, hidden, depths)
+
+
+@pytest.mark.parametrize(
+    ("heads", "said"),
+    [
+        ((3, 4, 4), "2 heads read one head of keys; 3 heads do not"),
+        ((6, 4, 4), "6 is not in 1..4"),
+        ((2, 4), "fewer numbers than blocks that have heads"),
+        ((2, 4, 4, 4), "1 more numbers than blocks that have heads"),
+    ],
+)
+def test_heads_that_do_not_fit_are_refused(heads, said):
+    with pytest.raises(SpecError, match=said):
+        narrowed(WHOLE, (12,) * 4, heads=heads)
+
+
+def test_heads_whose_slopes_would_change_are_refused():
+    alibi = BlockSpec.of("attention", **(dict(ATTENTION.settings) | {"positions": "alibi"}))
+    with pytest.raises(SpecError, match="the slopes of alibi depend on how many heads"):
+        narrowed(other(mixer=alibi), (12,) * 4, heads=(2, 4, 4))
 
 
 def other(**changed):
