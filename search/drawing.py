@@ -13,7 +13,7 @@ from html import escape
 from .describe import Row, pattern, rows
 from .spec import ArchSpec
 
-BOX, GAP, HEADING = 168, 16, 22  # width of a column, space between, height of its heading
+BOX, GAP, HEADING = 196, 16, 22  # width of a column, space between, height of its heading
 LEAST, MOST = 20, 56  # height of a box
 COLOURS = {"mixer": "#2a78b8", "channel": "#b8742a", "norm": "#8a8f98", "end": "#3c9a5f"}
 STYLE = """
@@ -76,12 +76,13 @@ def _box(x: float, y: float, height: float, row: Row) -> str:
 
 
 def _lines(x: float, y: float, height: float, row: Row) -> Iterator[str]:
-    yield _text(x + 6, y + 14, row.what, "in")
+    kind = "norm: " if _kind(row) == "norm" else ""
+    yield _text(x + 6, y + 14, kind + row.what, "in")
     if height >= 34:
         yield _text(x + 6, y + 28, _cut(row.settings), "in")
 
 
-def _cut(text: str, most: int = 30) -> str:
+def _cut(text: str, most: int = 28) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
