@@ -49,7 +49,7 @@ def submit(arguments: list[str]) -> int:
     for field in fields(SearchSpec):
         default: Any = field.default
         several = isinstance(default, tuple)
-        shown = " ".join(default) if several else default
+        shown = " ".join(default) or "none" if several else default
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
             type=str if several else type(default),
@@ -243,6 +243,7 @@ def _field_help() -> dict[str, str]:
         "target": "compiles the rewritten graph, as for torch.compile; eager generates no code",
         "timeout_s": "seconds after which a trial has failed",
         "attempts": "how often a trial is tried whose worker is lost",
+        "knobs": "a part of the space, as in width=16|32 depth=2",
     }
 
 

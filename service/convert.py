@@ -26,8 +26,9 @@ def to_spec(spec: SearchSpec) -> pb.SearchSpec:
 def from_spec(message: pb.SearchSpec) -> SearchSpec:
     """What is not set has its default. Raises SpecError."""
     given: dict[str, Any] = {field.name: value for field, value in message.ListFields()}
-    if "objectives" in given:
-        given["objectives"] = tuple(given["objectives"])
+    for name in ("objectives", "knobs"):
+        if name in given:
+            given[name] = tuple(given[name])
     return SearchSpec.from_dict(given)
 
 

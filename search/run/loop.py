@@ -41,7 +41,7 @@ def drive(
     no candidate can succeed.
     """
     spec.check_names()
-    space, task = SPACES.load(spec.space), TASKS.load(spec.task)
+    space, task = spec.part_of(SPACES.load(spec.space)), TASKS.load(spec.task)
     candidates = Candidates(space, task.signature, SAMPLERS.load(spec.sampler), spec)
     running: dict[int, Trial] = {}
     waiting: deque[Trial] = deque()

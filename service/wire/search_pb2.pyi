@@ -43,7 +43,7 @@ TRIAL_STATE_PRUNED: TrialState
 TRIAL_STATE_FAILED: TrialState
 
 class SearchSpec(_message.Message):
-    __slots__ = ("space", "task", "trials", "objectives", "sampler", "seed", "steps", "batch", "threads", "target", "timeout_s", "attempts")
+    __slots__ = ("space", "task", "trials", "objectives", "sampler", "seed", "steps", "batch", "threads", "target", "timeout_s", "attempts", "knobs")
     SPACE_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     TRIALS_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +56,7 @@ class SearchSpec(_message.Message):
     TARGET_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    KNOBS_FIELD_NUMBER: _ClassVar[int]
     space: str
     task: str
     trials: int
@@ -68,7 +69,8 @@ class SearchSpec(_message.Message):
     target: str
     timeout_s: int
     attempts: int
-    def __init__(self, space: _Optional[str] = ..., task: _Optional[str] = ..., trials: _Optional[int] = ..., objectives: _Optional[_Iterable[str]] = ..., sampler: _Optional[str] = ..., seed: _Optional[int] = ..., steps: _Optional[int] = ..., batch: _Optional[int] = ..., threads: _Optional[int] = ..., target: _Optional[str] = ..., timeout_s: _Optional[int] = ..., attempts: _Optional[int] = ...) -> None: ...
+    knobs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, space: _Optional[str] = ..., task: _Optional[str] = ..., trials: _Optional[int] = ..., objectives: _Optional[_Iterable[str]] = ..., sampler: _Optional[str] = ..., seed: _Optional[int] = ..., steps: _Optional[int] = ..., batch: _Optional[int] = ..., threads: _Optional[int] = ..., target: _Optional[str] = ..., timeout_s: _Optional[int] = ..., attempts: _Optional[int] = ..., knobs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Search(_message.Message):
     __slots__ = ("name", "display_name", "spec", "state", "error", "trial_counts", "last_sequence", "create_time", "update_time")

@@ -57,6 +57,17 @@ def test_submit_watch_trials_and_best(server):
     assert "best architectures" in run("best", "--server", server, "--all").stdout
 
 
+def test_a_part_of_a_space(server):
+    knobs = ["--knobs", "width=16", "depth=1", "mixer0=pool|conv"]
+    done = run("submit", "--server", server, *SMALL, *knobs, "--watch")
+    assert done.returncode == 0, done.stderr
+    rows = run("trials", "--server", server, done.stdout.split()[0], "--json").stdout.splitlines()
+    assert len(rows) == 2
+    for row in rows:
+        assert json.loads(row)["architecture"]["width"] == 16
+        assert len(json.loads(row)["architecture"]["layers"]) == 1
+
+
 def test_a_spec_from_a_file_with_a_change(server, tmp_path):
     path = tmp_path / "spec.json"
     path.write_text(json.dumps({"trials": 5, "steps": 2, "target": "eager"}))
@@ -91,6 +102,8 @@ def test_cancel(server):
         (["submit", "--trials", "-3"], "trials: wanted a whole number from 1"),
         (["submit", "--space", "metafromer"], "Did you mean 'metaformer'?"),
         (["submit", "--task", "digts"], "Did you mean 'digits'?"),
+        (["submit", "--knobs", "widht=16"], "Did you mean 'width'?"),
+        (["submit", "--knobs", "width=17"], "knobs[0]: '17' is not one of 16, 32, 48, 64"),
         (["submit", "-f", "no such file"], "cannot read no such file"),
         (["watch", "none"], "no search"),
         (["cancel", "none"], "no search"),
