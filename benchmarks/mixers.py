@@ -35,11 +35,12 @@ class Case:
 
     mixers: str
     seed: int
+    steps: int
 
     @property
     def key(self) -> str:
-        """mixers/seed"""
-        return f"{self.mixers}/{self.seed}"
+        """mixers/steps/seed"""
+        return f"{self.mixers}/{self.steps}/{self.seed}"
 
 
 def trained(mixers: str, seed: int, steps: int) -> dict[str, Any]:
@@ -70,9 +71,9 @@ def trained(mixers: str, seed: int, steps: int) -> dict[str, Any]:
     return {"accuracy": found.quality, "params": cost_of(spec).params}
 
 
-def show(cells: dict[str, Any]) -> None:
+def show(cells: dict[str, Any], steps: int) -> None:
     """The table in the published order."""
-    table = Table(title=f"accuracy on digits after {STEPS} steps, patches of one pixel")
+    table = Table(title=f"accuracy on digits after {steps} steps, patches of one pixel")
     for head in ("mixers of 4 layers", "parameters", "median", "of each seed"):
         table.add_column(head)
     for name in ORDER:
@@ -87,7 +88,7 @@ def show(cells: dict[str, Any]) -> None:
 
 def main() -> int:
     """Measure what is missing, keep it, show all."""
-    given = options(__doc__, OUT, "globs of mixers/seed", rounds=3)
+    given = options(__doc__, OUT, "globs of mixers/steps/seed", rounds=3)
     if given.one:
         import torch
 
@@ -95,21 +96,21 @@ def main() -> int:
         torch.set_num_threads(task.pop("threads"))
         print(json.dumps(trained(**task)))
         return 0
-    cases = [Case(name, seed) for name in ORDER for seed in range(given.rounds)]
+    steps = QUICK_STEPS if given.quick else STEPS
+    cases = [Case(name, seed, steps) for name in ORDER for seed in range(given.rounds)]
     asked = [c for c in cases if any(fnmatch.fnmatch(c.key, glob) for glob in given.cells)]
 
     def measured(case: Case) -> dict[str, Any]:
-        steps = QUICK_STEPS if given.quick else STEPS
-        task = {**asdict(case), "steps": steps, "threads": given.threads}
+        task = {**asdict(case), "threads": given.threads}
         with console.status(case.key):
             row = child("mixers.py", task, given.threads)
         done = {"commit": commit(), "at": time.strftime("%Y-%m-%d %H:%M"), "failed": {}}
-        return {**asdict(case), "steps": steps, **row, **done}
+        return {**asdict(case), **row, **done}
 
     head = {"machine": machine(given.threads)}
     say = console.print
     cells, lost = resumed(asked, given.out, head, given.again, measured, say)
-    show(cells)
+    show(cells, steps)
     return int(lost)
 
 

@@ -20,8 +20,8 @@ from .blocks import BLOCKS, Block
 from .cost import cost_of
 from .describe import pattern, rows
 from .drawing import draw
-from .errors import SearchError
-from .space import SPACES
+from .errors import SearchError, SpecError
+from .space import SPACES, Space
 from .spec import ArchSpec
 
 
@@ -42,10 +42,17 @@ def spaces(arguments: list[str]) -> int:
     try:
         for space in map(SPACES.load, given.names or SPACES.names()):
             genes = {gene.name: list(gene.choices) for gene in space.genes}
-            rows.append({"name": space.name, "genes": genes, "size": space.size()})
+            rows.append({"name": space.name, "genes": genes, "size": _size(space)})
     except SearchError as error:
         return _refuse("spaces", str(error))
     return _show(given, rows, ("name", "size", "genes"))
+
+
+def _size(space: Space) -> int | str:
+    try:
+        return space.size()
+    except SpecError:
+        return "too many to count"
 
 
 def describe(arguments: list[str]) -> int:
@@ -61,7 +68,7 @@ def describe(arguments: list[str]) -> int:
         spec = ArchSpec.from_json(_read(given.spec))
         parts = rows(spec)
         if given.svg:
-            given.svg.write_text(draw(spec))
+            given.svg.write_text(draw(spec), encoding="utf-8")
     except (SearchError, OSError, UnicodeDecodeError) as error:
         return _refuse("describe", str(error))
     shown = [{**asdict(part), **asdict(part.cost)} for part in parts]

@@ -9,13 +9,13 @@ from dataclasses import replace
 
 from .blocks import Cost
 from .blocks.cost import linear
-from .layout import LayerLayout, StageLayout, lay_out, tokens_merged
+from .layout import LayerLayout, StageLayout, built, lay_out, tokens_merged
 from .spec import ArchSpec
 
 
 def cost_of(spec: ArchSpec) -> Cost:
     """Of one input. Raises SpecError for a spec that cannot be built."""
-    layout = lay_out(spec)
+    layout = built(lay_out(spec))
     width = layout.stages[0].site.width
     total = layout.stem.cost(layout.stem_config, width) + layout.norm.cost()
     for stage in layout.stages:

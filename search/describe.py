@@ -6,11 +6,11 @@ It must not know how architectures are found. Next: `layout.py`, `drawing.py`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from .blocks import Cost
 from .cost import layer_cost, merge_cost
-from .layout import Layout, Part, lay_out
+from .layout import Layout, Part, built, lay_out
 from .spec import ArchSpec
 
 
@@ -47,8 +47,11 @@ def pattern(spec: ArchSpec) -> str:
 def rows(spec: ArchSpec) -> list[Row]:
     """Every part in order; their costs add up to `cost_of(spec)`. Raises SpecError for a spec that
     cannot be built."""
-    layout = lay_out(spec)
-    return [*_stem(layout), *_layers(layout), *_end(layout)]
+    layout = built(lay_out(spec))
+    found = [*_stem(layout), *_layers(layout), *_end(layout)]
+    if layout.causal:
+        return found
+    return [replace(row, cost=replace(row.cost, state=0)) for row in found]
 
 
 def _stem(layout: Layout) -> Iterator[Row]:
@@ -62,7 +65,8 @@ def _layers(layout: Layout) -> Iterator[Row]:
     for s, stage in enumerate(layout.stages):
         of = f"stages[{s}]" if several else ""
         if stage.before is not None:
-            what = f"{stage.merge} x {stage.merge} to one" if stage.merge > 1 else "another width"
+            each = " x ".join([str(stage.merge)] * len(stage.site.grid))
+            what = f"{each} to one" if stage.merge > 1 else "another width"
             site = stage.site
             yield Row(of, "merge", what, site.width, site.grid, merge_cost(stage))
         for layer in stage.layers:

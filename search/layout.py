@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from .blocks import BLOCKS, Block, Cost, Site
@@ -37,6 +38,23 @@ class Part:
 
     def cost(self) -> Cost:
         return self.block.cost_at(self.config, self.site)
+
+
+def built(layout: Layout) -> Layout:
+    """The same, once everything in it was made without memory. Raises SpecError where a part does
+    not fit."""
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        stem = layout.stem.module(layout.stem_config, layout.stages[0].site.width)
+        for stage in layout.stages:
+            for layer in stage.layers:
+                for part in (*layer.blocks, *layer.norms):
+                    part.make()
+        layout.norm.make()
+        try:
+            layout.head.module(layout.head_config, layout.norm.site.width, stem)
+        except ValueError as error:
+            raise SpecError(str(error), "head") from error
+    return layout
 
 
 @dataclass(frozen=True)
@@ -92,7 +110,8 @@ def lay_out(spec: ArchSpec) -> Layout:
         site = replace(stages[-1].site, layer=site.layer + len(stage.layers))
     head: Head = HEADS.load(spec.head.name, "head.name")
     head_config = configured(head.name, head.config, dict(spec.head.settings), "head")
-    norm = _part(NORMS, spec.norm, site, "norm")
+    # the last norm belongs to no layer: nothing of it depends on depth
+    norm = _part(NORMS, spec.norm, replace(site, layer=0), "norm")
     return Layout(stem, stem_config, tuple(stages), norm, head, head_config)
 
 

@@ -20,6 +20,7 @@ from .spec_parts import BlockSpec, LayerSpec, Signature, StageSpec, brief
 
 __all__ = ["ArchSpec", "BlockSpec", "LayerSpec", "Scalar", "Signature", "StageSpec"]
 
+SIDES = ("height", "width")
 SCHEMAS = (1, 2)  # 1: image classifiers of one stage, pre-norm, without layer scale
 
 
@@ -124,6 +125,8 @@ class ArchSpec:
             and [name for name, _ in self.head.settings] == ["classes"]
             and self.head.name == "classes"
             and self.norm == last
+            and all(type(stem[name]) is int for name in image - {"positions"})
+            and not any(cast(int, stem[side]) % cast(int, stem["patch"]) for side in SIDES)
             and all(layer.plain for layer in stage.layers)
         )
         return 1 if plain else 2

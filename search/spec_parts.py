@@ -5,6 +5,7 @@ They describe; they do not build, and must not know torch. Next: `spec.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -80,7 +81,13 @@ class LayerSpec:
     def __post_init__(self) -> None:
         if isinstance(self.norm, str):
             object.__setattr__(self, "norm", BlockSpec(self.norm))
-        object.__setattr__(self, "scale", float(self.scale))
+        try:
+            scale = float(self.scale) + 0.0  # -0.0 is 0
+        except (OverflowError, TypeError, ValueError):
+            scale = math.inf
+        if not math.isfinite(scale):
+            raise SpecError(f"wanted a finite number, got {str(self.scale)[:40]}", "scale")
+        object.__setattr__(self, "scale", scale)
         if self.residual not in RESIDUALS:
             known = ", ".join(RESIDUALS)
             raise SpecError(f"wanted one of {known}, got {self.residual!r}", "residual")

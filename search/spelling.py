@@ -78,31 +78,32 @@ def canonical(spec: ArchSpec) -> ArchSpec:
             layers = [*before.layers, *layers]
             stage = before
         stages.append(replace(stage, layers=tuple(layers)))
-    made = replace(spec, stages=tuple(stages))
-    if not all(name in STILL for name in _names(made)):
+    made = replace(spec, stages=tuple(stages), norm=_norm(spec.norm, 0))
+    if not all(name in STILL for name in parts_of(made)):
         return made  # what depends on its layer's number leaves layers as they are counted
     paired = (replace(stage, layers=tuple(_paired(stage.layers))) for stage in stages)
     return replace(made, stages=tuple(paired))
 
 
 def _laid(stem: BlockSpec) -> tuple[tuple[int, ...], bool]:
-    """How the tokens of a stem lie, a row where they are causal; nothing if it is not ours."""
+    """How the tokens of a stem lie, and whether they are causal; nothing if it is not one of ours,
+    or none that can be built."""
     sizes = dict(stem.settings)
-    try:
-        if stem.name == "image":
-            patch = cast(int, sizes["patch"])
-            return (cast(int, sizes["height"]) // patch, cast(int, sizes["width"]) // patch), False
-        if stem.name == "tokens":
-            return (cast(int, sizes["length"]),), bool(sizes["causal"])
-        if stem.name == "series":
-            length, patch = cast(int, sizes["length"]), cast(int, sizes["patch"])
-            return (length // patch,), bool(sizes["causal"])
-    except (KeyError, TypeError, ZeroDivisionError):
-        pass  # `build` will say what is wrong with it
-    return (), False
+    wanted = {"image": ("height", "width", "patch"), "series": ("length", "patch")}
+    numbers = [sizes.get(name) for name in wanted.get(stem.name, ("length",))]
+    if stem.name not in (*wanted, "tokens") or not all(map(_positive, numbers)):
+        return (), False
+    *sides, patch = cast(list[int], numbers if stem.name in wanted else [*numbers, 1])
+    causal = sizes.get("causal", False) is True
+    return (tuple(side // patch for side in sides), causal) if min(sides) >= patch else ((), False)
 
 
-def _names(spec: ArchSpec) -> Iterator[str]:
+def _positive(value: object) -> bool:
+    return type(value) is int and value > 0
+
+
+def parts_of(spec: ArchSpec) -> Iterator[str]:
+    """The names of its norms and blocks."""
     yield spec.norm.name
     for layer in spec.layers:
         yield layer.norm.name
@@ -126,23 +127,16 @@ def _attention(block: BlockSpec, here: Here) -> BlockSpec:
 
 
 def _diag_attention(block: BlockSpec, here: Here) -> BlockSpec:
-    """One chunk is attention, and so are chunks of one token."""
+    """One chunk is attention. In chunks of one token heads do not matter."""
     settings = dict(block.settings)
-    chunk, heads = cast(int, settings["chunk"]), settings["heads"]
-    if 1 < chunk < here.tokens:
+    chunk, heads = cast(int, settings["chunk"]), cast(int, settings["heads"])
+    if chunk == 1 < here.tokens:
+        return BlockSpec.of(block.name, heads=1, chunk=1)
+    if chunk < here.tokens:
         return block
-    span = 1 if chunk == 1 else max(here.grid)
-    return _attention(
-        BlockSpec.of(
-            "attention",
-            heads=heads,
-            kv_heads=heads,
-            head_width=here.width // cast(int, heads),
-            positions="none",
-            span=span,
-        ),
-        here,
-    )
+    settings = {"heads": heads, "kv_heads": heads, "head_width": here.width // heads}
+    settings |= {"positions": "none", "span": max(here.grid)}
+    return _attention(BlockSpec.of("attention", **settings), here)
 
 
 def _chunked(block: BlockSpec, here: Here) -> BlockSpec:
@@ -186,12 +180,41 @@ BLOCKS: dict[str, Callable[[BlockSpec, Here], BlockSpec | None]] = {
 
 
 def spelled(block: BlockSpec, here: Here) -> BlockSpec | None:
-    """The block that stands for all that train as this one does there; None if it adds nothing."""
+    """The block that stands for all that train as this one does there, the cheapest of them; None
+    if it adds nothing. What cannot be built is left for `build` to refuse."""
     rule = BLOCKS.get(block.name)
-    try:
-        return block if rule is None else rule(block, here)
-    except (KeyError, TypeError, ValueError):
-        return block  # `build` will say what is wrong with it
+    return block if rule is None or not _fits(block, here) else rule(block, here)
+
+
+SETTINGS = {
+    "attention": {"heads", "kv_heads", "head_width", "positions", "span"},
+    "diag_attention": {"heads", "chunk"},
+    "linear_attention": {"heads", "chunk", "rotate"},
+    "mamba2": {"expand", "head_width", "state", "conv", "chunk"},
+    "manhattan": {"heads", "reach", "decomposed", "inside"},
+    "norm_attention": {"heads", "chunk"},
+    "phi_mamba": {"heads", "state", "conv", "chunk"},
+    "pool": {"size"},
+    "retention": {"heads", "expand", "chunk"},
+}
+NO_NUMBERS = {"positions", "rotate", "decomposed", "inside"}
+
+
+def _fits(block: BlockSpec, here: Here) -> bool:
+    """Whether the settings are those of the block, and fit the site as far as a rule would hide."""
+    settings = dict(block.settings)
+    numbers = (value for name, value in settings.items() if name not in NO_NUMBERS)
+    if set(settings) != SETTINGS[block.name] or not all(map(_positive, numbers)):
+        return False
+    if block.name == "pool":
+        return here.causal or cast(int, settings["size"]) % 2 == 1
+    if block.name == "attention":
+        rotary = settings["positions"] == "rotary" and cast(int, settings["head_width"]) % 2
+        shared = cast(int, settings["heads"]) % cast(int, settings["kv_heads"])
+        return settings["positions"] in ("none", "rotary", "alibi") and not rotary and not shared
+    if block.name == "manhattan":
+        return len(here.grid) == 2 and settings["decomposed"] in (True, False)
+    return block.name != "diag_attention" or here.width % cast(int, settings["heads"]) == 0
 
 
 # --- layers ---------------------------------------------------------------------------------------
@@ -200,9 +223,7 @@ def spelled(block: BlockSpec, here: Here) -> BlockSpec | None:
 def _layer(layer: LayerSpec, here: Here) -> LayerSpec:
     """Each block by its rule, and the form: one branch is not parallel, branches commute, without a
     norm it does not matter where it would stand, and the first layer divides by the root of 1."""
-    norm, residual = layer.norm, layer.residual
-    if here.layer == 0 and norm.name in ("scaled_layer", "scaled_rms"):
-        norm = BlockSpec(norm.name.removeprefix("scaled_"))
+    norm, residual = _norm(layer.norm, here.layer), layer.residual
     if residual == "post" and norm == BlockSpec("none"):
         residual = "pre"
     blocks = [block for block in (layer.mixer, layer.channel) if block is not None]
@@ -215,10 +236,18 @@ def _layer(layer: LayerSpec, here: Here) -> LayerSpec:
         kept.sort(key=lambda block: (block.name in CHANNEL, repr(block)))
         residual = "parallel" if len(kept) == 2 else "pre"
     if not kept:
-        return LayerSpec(None, None, BlockSpec("none"))
+        known = norm.name in STILL or norm.name in OF_DEPTH
+        return LayerSpec(None, None, BlockSpec("none") if known else norm)
     if len(kept) == 1:
         return replace(_single(kept[0], layer), norm=norm, residual=residual)
     return replace(layer, mixer=kept[0], channel=kept[1], norm=norm, residual=residual)
+
+
+def _norm(norm: BlockSpec, layer: int) -> BlockSpec:
+    """The first layer is divided by the root of 1, and so is what stands behind the last."""
+    if layer == 0 and norm in (BlockSpec("scaled_layer"), BlockSpec("scaled_rms")):
+        return BlockSpec(norm.name.removeprefix("scaled_"))
+    return norm
 
 
 def _single(block: BlockSpec, like: LayerSpec) -> LayerSpec:

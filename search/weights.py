@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
 
 from .errors import SpecError
@@ -23,7 +24,7 @@ def save(folder: str | Path, spec: ArchSpec, model: Model) -> None:
     where = Path(folder)
     where.mkdir(parents=True, exist_ok=True)
     save_model(model, str(where / WEIGHTS), metadata={"architecture": spec.fingerprint()})
-    (where / SPEC).write_text(spec.to_json() + "\n")
+    (where / SPEC).write_text(spec.to_json() + "\n", encoding="utf-8")
 
 
 def load(folder: str | Path) -> tuple[ArchSpec, Model]:
@@ -31,13 +32,25 @@ def load(folder: str | Path) -> tuple[ArchSpec, Model]:
     missing or malformed, or the weights are those of another architecture."""
     where = Path(folder)
     try:
-        spec = ArchSpec.from_json((where / SPEC).read_text())
+        spec = ArchSpec.from_json((where / SPEC).read_text(encoding="utf-8"))
+        with torch.random.fork_rng(devices=[]):  # what is drawn is replaced
+            model = build(spec)
     except (OSError, UnicodeDecodeError, SpecError) as error:
         raise SpecError(str(error), str(where / SPEC)) from error
-    model = build(spec)
+    path = str(where / WEIGHTS)
     try:
-        load_model(model, str(where / WEIGHTS))
-    except (OSError, RuntimeError, SafetensorError) as error:
+        with safe_open(path, "pt") as kept:
+            whose = (kept.metadata() or {}).get("architecture")
+            floats = {kept.get_tensor(name).dtype for name in kept.keys()}  # noqa: SIM118
+        if whose != spec.fingerprint():
+            raise SpecError(f"no weights of {spec.short()}, but of {whose}", path)
+        (dtype, *others) = [dtype for dtype in floats if dtype.is_floating_point]
+        if not others:  # else it has several, and each weight its own as it was made
+            model.to(dtype)
+        load_model(model, path)
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        if isinstance(error, SpecError):
+            raise
         first = str(error).strip().splitlines()[0]
-        raise SpecError(f"no weights of {spec.short()}: {first}", str(where / WEIGHTS)) from error
+        raise SpecError(f"no weights of {spec.short()}: {first}", path) from error
     return spec, model.eval()

@@ -32,4 +32,4 @@ def drawings() -> dict[str, str]:
 
 if __name__ == "__main__":
     for name, svg in drawings().items():
-        Path(__file__).with_name(f"{name}.svg").write_text(svg)
+        Path(__file__).with_name(f"{name}.svg").write_text(svg, encoding="utf-8")

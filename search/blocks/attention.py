@@ -67,7 +67,8 @@ class Attention(nn.Module):
         if site.causal:
             hidden = hidden | ~torch.ones_like(hidden).tril()
         # whole numbers, which stay what they are whatever the dtype of the module
-        self.register_buffer("hidden", hidden if hidden.any() else None, persistent=False)
+        hides = config.span < max(laid(site)) or (site.causal and site.tokens > 1)
+        self.register_buffer("hidden", hidden if hides else None, persistent=False)
         alibi = config.positions == "alibi"
         self.register_buffer("apart", apart if alibi else None, persistent=False)
 

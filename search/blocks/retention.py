@@ -92,8 +92,9 @@ def log_decays(heads: int) -> list[float]:
     >>> [round(math.exp(g), 6) for g in log_decays(3)]
     [0.96875, 0.992188, 0.998047]
     """
-    rates = torch.linspace(math.log(1 / 32), math.log(1 / 512), heads, dtype=torch.float64).exp()
-    return torch.log1p(-rates).tolist()
+    first, last = math.log(1 / 32), math.log(1 / 512)
+    shares = (head / max(heads - 1, 1) for head in range(heads))
+    return [math.log1p(-math.exp(first + (last - first) * share)) for share in shares]
 
 
 def xpos(at: Tensor, width: int) -> Tensor:

@@ -47,13 +47,13 @@ class PRepBN(PerToken):
         self.alpha = nn.Parameter(torch.ones(1))
         self.register_buffer("mean", torch.zeros(site.width))
         self.register_buffer("variance", torch.ones(site.width))
-        self.register_buffer("calls", torch.zeros(1))
+        self.register_buffer("calls", torch.zeros(1, dtype=torch.long))
 
     def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
         if not self.training:
             scale, shift = self.fold()
             return x * scale + shift
-        left = (1 - self.calls / self.steps).clamp(min=0).to(x.dtype)
+        left = (1 - self.calls.double() / self.steps).clamp(min=0).to(x.dtype)
         mean, variance, count = self._statistics(x, real)
         with torch.no_grad():
             unbiased = variance * count / (count - 1).clamp(min=1)

@@ -49,7 +49,7 @@ class Candidates:
         """A trial as it is now. Raises SpecError if it is not of this space."""
         if self._canonical(trial.params) != dict(trial.params):
             raise SpecError(f"trial {trial.number} is not of the space {self._space.name!r}")
-        self._known.add(trial.architecture.fingerprint())
+        self._known.add(canonical(trial.architecture).fingerprint())
         self.count = max(self.count, trial.number + 1)
         _call(self._of_sampler, lambda: self._proposer.tell(trial))
 

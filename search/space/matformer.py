@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from ..spec import ArchSpec, BlockSpec, LayerSpec, Scalar, Signature
+from ..spelling import canonical
 from .metaformer import attention
 from .space import OneOf, Space
 
@@ -33,8 +34,9 @@ def decode(genes: Mapping[str, Scalar], signature: Signature) -> ArchSpec:
 
 
 def whole(signature: Signature, patch: int = 2) -> ArchSpec:
-    """The network that holds all of them with this patch."""
-    return decode({"patch": patch, **{f"hidden{at}": HIDDEN for at in range(LAYERS)}}, signature)
+    """The network that holds all of them with this patch, as a search spells them."""
+    genes = {"patch": patch, **{f"hidden{at}": HIDDEN for at in range(LAYERS)}}
+    return canonical(decode(genes, signature))
 
 
 SPACE = Space(

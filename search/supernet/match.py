@@ -21,16 +21,30 @@ Choice = tuple[int, ...]
 
 def gentle(costs: Sequence[Sequence[int]], budget: int) -> Choice:
     """Widths that never fall with depth, as even as can be: of those within the budget the dearest,
-    of these the one whose widths differ least. Raises SpecError where nothing is within it."""
-    layers, most = len(costs), min(map(len, costs))
-    found: list[tuple[int, int, Choice]] = []
-    for choice in _rising(layers, most):
-        cost = sum(of[at] for of, at in zip(costs, choice, strict=True))
-        if cost <= budget:
-            found.append((cost, choice[0] - choice[-1], choice))
-    if not found:
+    of these the one whose first and last differ least. Raises SpecError where nothing is within
+    it."""
+    # by first and last choice, for each sum of costs one way to it
+    found: dict[tuple[int, int], dict[int, Choice]] = {}
+    for layer, of in enumerate(costs):
+        grown: dict[tuple[int, int], dict[int, Choice]] = {}
+        for at, more in enumerate(of):
+            before = [((at, 0), {0: ()})] if layer == 0 else list(found.items())
+            for (first, last), sums in before:
+                if layer and at < last:
+                    continue
+                ways = grown.setdefault((first, at), {})
+                for cost, choice in sums.items():
+                    if cost + more <= budget:
+                        ways.setdefault(cost + more, (*choice, at))
+        found = grown
+    ended = [
+        (cost, first - last, choice)
+        for (first, last), sums in found.items()
+        for cost, choice in sums.items()
+    ]
+    if not ended:
         raise _nothing(costs, budget)
-    return max(found)[2]
+    return max(ended)[2]
 
 
 def best(costs: Sequence[Sequence[int]], scores: Sequence[Sequence[float]], budget: int) -> Choice:
@@ -52,14 +66,6 @@ def best(costs: Sequence[Sequence[int]], scores: Sequence[Sequence[float]], budg
     if not front:
         raise _nothing(costs, budget)
     return front[-1][2]
-
-
-def _rising(layers: int, most: int) -> list[Choice]:
-    """Every choice that never falls: one start and, for each further width, where it begins."""
-    found: list[Choice] = [()]
-    for _ in range(layers):
-        found = [(*c, at) for c in found for at in range(c[-1] if c else 0, most)]
-    return found
 
 
 def _nothing(costs: Sequence[Sequence[int]], budget: int) -> SpecError:

@@ -21,6 +21,7 @@ from torch.func import functional_call
 from ..errors import SpecError
 from ..model import Model, build
 from ..spec import ArchSpec, BlockSpec, LayerSpec, StageSpec
+from ..spelling import OF_DEPTH, parts_of
 
 NESTED = {
     # what may be smaller: the first rows and columns of the weights are then a block of their own
@@ -40,7 +41,8 @@ class Supernet:
 
     def run(self, sub: ArchSpec, inputs: Tensor, real: Tensor | None = None) -> Tensor:
         """What the sub-model says of `inputs`. Raises SpecError if it is none of this network."""
-        template = self._template(sub).train(self.model.training)
+        device = str(next(self.model.parameters()).device)
+        template = self._template(sub, device).train(self.model.training)
         given = (inputs,) if real is None else (inputs, real)
         outputs: Tensor = functional_call(template, self._slices(template), given)
         return outputs
@@ -56,9 +58,10 @@ class Supernet:
         made.load_state_dict({n: t.detach().contiguous() for n, t in self._slices(made).items()})
         return made
 
-    def _made(self, sub: ArchSpec) -> Model:
-        """The module of a sub-model, whose weights take no memory."""
-        made = self.extract(sub)
+    def _made(self, sub: ArchSpec, device: str) -> Model:
+        """The module of a sub-model on this device, whose weights take no memory."""
+        with torch.inference_mode(False):  # it is kept, and may be trained later
+            made = self.extract(sub)
         for module in made.modules():
             for name, weight in list(module.named_parameters(recurse=False)):
                 setattr(module, name, nn.Parameter(weight.to("meta"), requires_grad=False))
@@ -90,6 +93,9 @@ def narrowed(
     depths = [len(stage.layers) for stage in spec.stages] if depths is None else list(depths)
     if len(depths) != len(spec.stages):
         raise SpecError(f"wanted {len(spec.stages)} depths, got {depths}", "depths")
+    for at, (stage, depth) in enumerate(zip(spec.stages, depths, strict=True)):
+        if not 0 <= depth <= len(stage.layers):
+            raise SpecError(f"{depth} is not in 0..{len(stage.layers)}", f"depths[{at}]")
     left = {"hidden": list(hidden), "heads": None if heads is None else list(heads)}
     stages = []
     for stage, depth in zip(spec.stages, depths, strict=True):
@@ -117,7 +123,8 @@ def _narrowed(layer: LayerSpec, left: Mapping[str, list[int] | None]) -> LayerSp
         number, was = numbers.pop(0), cast(int, settings[name])
         settings[name] = number
         if name == "heads":
-            settings["kv_heads"] = cast(int, settings["kv_heads"]) * number // was
+            kept = cast(int, settings["kv_heads"]) * number // was
+            settings["kv_heads"] = max(kept, 1)  # what is left of the heads of one head of keys
         changed[place] = BlockSpec.of(block.name, **settings)
     return replace(layer, **changed)  # type: ignore[arg-type]
 
@@ -129,6 +136,10 @@ def check(spec: ArchSpec, sub: ArchSpec) -> None:
     shapes = [[(s.width, s.merge) for s in one.stages] for one in (spec, sub)]
     if shapes[0] != shapes[1]:
         raise SpecError("a sub-model has the widths and merges of the whole", "stages")
+    depths = [[len(stage.layers) for stage in one.stages] for one in (spec, sub)]
+    if depths[0] != depths[1] and (names := {*parts_of(spec)} & set(OF_DEPTH)):
+        said = f"with fewer layers {', '.join(sorted(names))} would compute something else"
+        raise SpecError(said, "stages")
     for at, (stage, part) in enumerate(zip(spec.stages, sub.stages, strict=True)):
         if len(part.layers) > len(stage.layers):
             raise SpecError(f"it has {len(part.layers)} of {len(stage.layers)}", f"stages[{at}]")
@@ -146,22 +157,28 @@ def _check(whole: BlockSpec | None, block: BlockSpec | None, field: str) -> None
             raise SpecError(f"wanted {whole}, got {block}", field)
         return
     sizes, theirs = dict(whole.settings), dict(block.settings)
+    if sizes.keys() != theirs.keys():
+        raise SpecError(f"wanted {', '.join(sizes)}, got {', '.join(theirs)}", field)
+    for name in NESTED.get(whole.name, ()):
+        if type(theirs[name]) is not int:
+            raise SpecError(f"wanted a whole number, got {theirs[name]!r}", f"{field}.{name}")
     if whole.name == "attention" and sizes != theirs:
         _check_heads(sizes, theirs, field)
     smaller = NESTED.get(whole.name, ())
-    for name in sorted(sizes.keys() | theirs.keys()):
-        if name in smaller and name in sizes and name in theirs:
+    for name in sorted(sizes):
+        if name in smaller:
             if not 1 <= cast(int, theirs[name]) <= cast(int, sizes[name]):
                 raise SpecError(f"{theirs[name]} is not in 1..{sizes[name]}", f"{field}.{name}")
-        elif name not in sizes or sizes[name] != theirs.get(name):
-            given = theirs.get(name)
-            raise SpecError(f"wanted {sizes.get(name)}, got {given}", f"{field}.{name}")
+        elif repr(sizes[name]) != repr(theirs[name]):
+            raise SpecError(f"wanted {sizes[name]}, got {theirs[name]}", f"{field}.{name}")
 
 
 def _check_heads(sizes: Mapping[str, Any], theirs: Mapping[str, Any], field: str) -> None:
     """Each head that stays has to read the keys that it reads in the whole."""
-    if sizes["heads"] * theirs["kv_heads"] != theirs["heads"] * sizes["kv_heads"]:
-        each = f"{sizes['heads'] // sizes['kv_heads']} heads read one head of keys"
-        raise SpecError(f"{each}; {theirs['heads']} heads do not", f"{field}.heads")
+    each = sizes["heads"] // sizes["kv_heads"]
+    one = theirs["kv_heads"] == 1 and theirs["heads"] <= each
+    if not one and theirs["heads"] != each * theirs["kv_heads"]:
+        said = f"{each} heads read one head of keys; {theirs['heads']} heads do not"
+        raise SpecError(said, f"{field}.heads")
     if sizes["positions"] == "alibi":
         raise SpecError("the slopes of alibi depend on how many heads there are", f"{field}.heads")

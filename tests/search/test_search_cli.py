@@ -77,6 +77,7 @@ def test_the_parts_cost_what_the_whole_costs(name, capsys):
 
     assert sum(part["params"] for part in parts) == total.params
     assert sum(part["flops"] for part in parts) == total.flops
+    assert sum(part["state"] for part in parts) == total.state
     assert sum(part["activations"] for part in parts) == total.activations
 
 
@@ -119,8 +120,10 @@ def test_the_drawing(name, tmp_path, capsys):
         ("{", "not JSON"),
         ('{"schema": 9}', "9 is not known here"),
         (SPECS["metaformer"].to_json().replace('"mlp"', '"mpl"'), "Did you mean 'mlp'"),
+        (SPECS["metaformer"].to_json().replace('"gelu"', '"spam"'), "an activation is one of"),
+        (SPECS["metaformer_staged"].to_json().replace('"classes"', '"language"', 1), "language"),
     ],
-    ids=["file", "json", "schema", "name"],
+    ids=["file", "json", "schema", "name", "activation", "head"],
 )
 def test_what_is_no_spec_is_refused(given, said, capsys):
     assert main(["describe", given]) == 2

@@ -128,3 +128,23 @@ def test_what_is_malformed_is_named(path, field):
 
     assert caught.value.field == field
     assert str(caught.value).startswith(field)
+
+
+@pytest.mark.parametrize("scale", [10**400, float("nan"), float("inf"), "much", None])
+def test_a_scale_that_is_no_number_is_refused(scale):
+    with pytest.raises(SpecError, match="scale: wanted a finite number"):
+        LayerSpec(MIXER, MLP, "rms", scale=scale)
+
+
+def test_zero_has_one_spelling():
+    one, other = (LayerSpec(MIXER, None, "rms", scale=zero) for zero in (0.0, -0.0))
+
+    assert json.dumps(one.to_dict()) == json.dumps(other.to_dict())
+
+
+def test_what_the_first_schema_refuses_is_said_in_the_second():
+    sizes = {"channels": 1, "height": 8, "width": 8, "patch": 3, "positions": True}
+    stem = BlockSpec.of("image", **sizes)
+    spec = ArchSpec(stem, (StageSpec(8, (PLAIN,)),), PLAIN.norm, BlockSpec.of("classes", classes=2))
+
+    assert ArchSpec.from_json(spec.to_json()) == spec

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from formwright.search import BLOCKS, NORMS, SPACES, build, canonical
+from formwright.search import BLOCKS, NORMS, SPACES, SpecError, build, canonical
 from formwright.search.ends import STEMS
 from formwright.search.layout import lay_out
 from formwright.search.space import Signature
@@ -286,3 +286,41 @@ def test_a_search_does_not_try_two_spellings():
     specs = [space.decode(g, Signature((1, 8, 8), 10)) for g in space.all() if not space.broken(g)]
 
     assert len({canonical(spec).fingerprint() for spec in specs}) < len(specs)
+
+
+UNBUILDABLE = [
+    of("diag_attention", heads=3, chunk=99),
+    of("diag_attention", heads=0, chunk=99),
+    of("pool", size=8),
+    of("pool", size=True),
+    of("attention", **(FULL | {"span": 1, "positions": "bogus"})),
+    of("attention", **(FULL | {"span": 1, "positions": "rotary", "head_width": 3})),
+    of("attention", **(FULL | {"span": 99.0})),
+    of("norm_attention", heads=2, chunk=-1),
+    image(LayerSpec(BlockSpec.of("pool", size=1), None, "unknown")),
+]
+
+
+@pytest.mark.parametrize("at", range(len(UNBUILDABLE)))
+def test_what_cannot_be_built_is_left_for_build_to_refuse(at):
+    spelling = canonical(UNBUILDABLE[at])
+
+    with pytest.raises(SpecError):
+        build(spelling)
+
+
+@pytest.mark.parametrize("length", ["6", 0, 6.0, True])
+def test_stems_that_are_none_are_left(length):
+    stem = BlockSpec.of("tokens", vocabulary=11, length=length, causal=True, positions=True)
+    spec = ArchSpec(stem, (StageSpec(8, (LayerSpec(full(), None, "rms"),)),), ROW, ROW)
+
+    assert canonical(spec) == spec
+
+
+def test_the_norm_behind_the_last_layer_is_of_no_layer():
+    plain, scaled = (
+        canonical(image(LayerSpec(POOL, MLP, "rms"), norm=n)) for n in ("rms", "scaled_rms")
+    )
+
+    assert plain == scaled
+    assert build(image(LayerSpec(POOL, MLP, "rms"), norm="scaled_rms")).norm.factor == 1

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from formwright.search import SpecError, build, cost_of
+from formwright.search import SpecError, build, canonical, cost_of
+from formwright.search.space import Signature, matformer
 from formwright.search.spec import ArchSpec, BlockSpec, LayerSpec, StageSpec
 from formwright.search.supernet import (
     Supernet,
@@ -252,6 +253,43 @@ def test_heads_that_do_not_fit_are_refused(heads, said):
         narrowed(WHOLE, (12,) * 4, heads=heads)
 
 
+def test_heads_that_share_one_head_of_keys_may_be_fewer():
+    shared = BlockSpec.of("attention", **(dict(ATTENTION.settings) | {"kv_heads": 1}))
+    spec = other(mixer=shared)
+    sub = narrowed(spec, (12,) * 4, heads=(3, 4, 4))
+
+    assert dict(sub.stages[0].layers[0].mixer.settings)["heads"] == 3
+    assert dict(sub.stages[0].layers[0].mixer.settings)["kv_heads"] == 1
+
+
+@pytest.mark.parametrize("depths", [(9, 2), (-1, 2)])
+def test_depths_that_do_not_fit_are_refused(depths):
+    with pytest.raises(SpecError, match=r"is not in 0\.\.2"):
+        narrowed(WHOLE, (12,) * 4, depths)
+
+
+def test_layers_that_count_themselves_do_not_become_fewer():
+    with pytest.raises(SpecError, match="with fewer layers scaled_rms would compute"):
+        narrowed(other(norm="scaled_rms"), (12, 12, 12), (2, 1))
+
+
+def test_what_a_search_finds_is_a_sub_model():
+    signature = Signature((1, 8, 8), 10)
+    spec = matformer.whole(signature)
+    genes = matformer.SPACE.sample(random.Random(0)) | {"patch": 2}
+    found = canonical(matformer.decode(genes, signature))
+
+    assert Supernet(spec, build(spec)).extract(found)(torch.randn(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_a_network_that_first_ran_in_inference_mode_trains():
+    whole, (inputs, labels) = net(), batch()
+    with torch.inference_mode():
+        whole.run(SUBS[0], inputs)
+
+    assert summed(whole, [SUBS[0]], inputs, labels, F.cross_entropy)[0] > 0
+
+
 def test_heads_whose_slopes_would_change_are_refused():
     alibi = BlockSpec.of("attention", **(dict(ATTENTION.settings) | {"positions": "alibi"}))
     with pytest.raises(SpecError, match="the slopes of alibi depend on how many heads"):
@@ -336,6 +374,12 @@ def test_gentle_widths_never_fall_and_use_the_budget():
 
         assert choice in every
         assert total(costs, choice) == max(total(costs, c) for c in every)
+
+
+def test_gentle_takes_each_layer_as_it_is():
+    assert gentle([[1, 2], [1, 2, 3]], 5) == (1, 2)
+    many = [list(range(1, 9))] * 32  # 15 million rising choices
+    assert sum(c + 1 for c in gentle(many, 100)) == 100
 
 
 def test_gentle_is_as_even_as_can_be():

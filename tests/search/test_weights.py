@@ -62,3 +62,28 @@ def test_files_that_are_none_are_named(name, content, tmp_path):
     with pytest.raises(SpecError) as caught:
         load(tmp_path)
     assert caught.value.field == str(tmp_path / name)
+
+
+def test_weights_of_the_same_shapes_are_not_those_of_another(tmp_path):
+    def with_heads(heads):
+        settings = {"heads": heads, "kv_heads": heads, "head_width": 8 // heads}
+        block = BlockSpec.of("attention", positions="none", span=3, **settings)
+        stage = StageSpec(8, (LayerSpec(block, None, "rms"),))
+        return ArchSpec(HYBRID.stem, (stage,), HYBRID.norm, HYBRID.head)
+
+    save(tmp_path, with_heads(2), build(with_heads(2)))
+    (tmp_path / SPEC).write_text(with_heads(4).to_json())
+
+    with pytest.raises(SpecError, match=r"no weights of tokens w8 rms \| attention4, but of a1:"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_dtype_is_kept(dtype, tmp_path):
+    save(tmp_path, HYBRID, trained().to(dtype))
+    before = torch.random.get_rng_state()
+
+    _, model = load(tmp_path)
+
+    assert {p.dtype for p in model.parameters()} == {dtype}
+    assert torch.equal(torch.random.get_rng_state(), before)
