@@ -1,4 +1,4 @@
-"""What an architecture costs, counted from its spec without building it.
+"""What an architecture costs, counted from its spec; weights are not made.
 
 The sum of what its parts cost: `blocks/cost.py` says what is counted. Next: `layout.py`.
 """
