@@ -18,6 +18,7 @@ from ..errors import SpecError
 from ..spec import ArchSpec, Scalar, Signature
 
 Genes = Mapping[str, Scalar]
+TRIES = 1000  # draws, or choices of knobs, until one keeps the rules
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,16 @@ class Space:
 
     def sample(self, rng: random.Random) -> dict[str, Scalar]:
         """Genes drawn uniformly choice by choice, again where a rule is broken, in canonical form.
-        Raises SpecError where a thousand draws break one."""
-        for _ in range(1000):
+        Raises SpecError where a thousand draws break one, and so does everything, if it can be
+        gone through."""
+        for _ in range(TRIES):
             drawn = {gene.name: rng.choice(gene.choices) for gene in self.genes}
             if not self.broken(drawn):
                 return self.canonical(drawn)
+        if self.combinations() <= 100 * TRIES:
+            kept = [genes for genes in self.all() if not self.broken(genes)]
+            if kept:
+                return self.canonical(rng.choice(kept))
         said = "; ".join(dict.fromkeys(self.broken(drawn)))
         raise SpecError(f"{self.name}: nothing drawn keeps its rules: {said}")
 
@@ -140,17 +146,25 @@ class Space:
 
     def neighbours(self, params: Genes) -> list[dict[str, Scalar]]:
         """What differs from these genes in one knob that is on, in canonical form, and keeps the
-        rules."""
+        rules. Knobs that are turned on by it have the first choices that do."""
         here, found = self.canonical(params), {}
+        on = self.active(here)
         for gene in self.genes:
-            if gene.name not in self.active(here):
-                continue
-            for choice in gene.choices:
-                moved = {**here, gene.name: choice}
-                if not _same(choice, here[gene.name]) and not self.broken(moved):
+            for choice in gene.choices if gene.name in on else ():
+                moved = self._mended({**here, gene.name: choice}, on)
+                if moved is not None and not _same(choice, here[gene.name]):
                     canonical = self.canonical(moved)
                     found[repr(canonical)] = canonical
         return list(found.values())
+
+    def _mended(self, moved: Genes, on: Genes) -> Genes | None:
+        """Genes that keep the rules, with other choices of the knobs that were not on before."""
+        new = [g for g in self.genes if g.name in self.active(moved) and g.name not in on]
+        for choices in itertools.islice(itertools.product(*(g.choices for g in new)), TRIES):
+            tried = {**moved, **{g.name: c for g, c in zip(new, choices, strict=True)}}
+            if not self.broken(tried):
+                return tried
+        return None
 
     def restricted(self, **choices: Scalar | Iterable[Scalar]) -> Space:
         """The part of it in which these knobs have this value, or one of these. Raises SpecError

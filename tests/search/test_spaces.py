@@ -105,6 +105,28 @@ def test_everything_is_reached_from_anything():
     assert set(reached) == set(distinct(SMALL))
 
 
+def test_a_knob_that_is_turned_on_keeps_the_rules():
+    space = SPACES.load("hybrid_mamba").restricted(heads=(1, 2), kv_heads=2)
+    genes = space.canonical({g.name: g.choices[0] for g in space.genes})
+    near = [n for n in space.neighbours(genes) if n["attention"] == 0.25]
+
+    assert genes["attention"] == 0.0
+    assert [n["heads"] for n in near] == [2]
+
+
+def test_a_rule_that_hardly_anything_keeps():
+    numbers = tuple(range(60))
+    space = Space(
+        "rare",
+        (OneOf("a", numbers), OneOf("b", numbers)),
+        decode,
+        (Rule(("a", "b"), lambda a, b: a == b + 59, "a is 59 more"),),
+    )
+
+    assert space.sample(random.Random(0)) == {"a": 59, "b": 0}
+    assert space.size() == 1
+
+
 def test_a_part_of_a_space():
     part = SMALL.restricted(kind="a", heads=(4, 2), size=[5])
 
