@@ -87,9 +87,10 @@ def describe(arguments: list[str]) -> int:
 def _read(given: str) -> str:
     if given == "-":
         return sys.stdin.read()
-    return given if given.lstrip().startswith("{") else Path(given).read_text()
+    return given if given.lstrip().startswith("{") else Path(given).read_text(encoding="utf-8")
 
 
+NAMES = ("symbol", "name", "path", "what")  # columns that are not broken
 SEES = {"always": "earlier tokens", "never": "all tokens", "either": "as the site asks"}
 
 
@@ -121,7 +122,7 @@ def _show(
         return 0
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in NAMES)
     for row in rows:
         table.add_row(*(_text(row[column]) for column in columns))
     Console(highlight=False).print(table)
