@@ -13,7 +13,10 @@ from formwright.search.spec import ArchSpec, BlockSpec, LayerSpec, StageSpec
 from formwright.search.spelling import CHANNEL, OF_DEPTH, STILL, Here, spelled
 
 WIDTH, STEPS = 8, 10
-DRAWN_NORMS = ("layer", "rms", "none", "scaled_layer", "scaled_rms", "crms")
+DRAWN_NORMS = [
+    *map(BlockSpec, ("layer", "rms", "none", "scaled_layer", "scaled_rms", "crms")),
+    BlockSpec.of("prepbn", steps=4),
+]
 ROW = BlockSpec.of("tokens", vocabulary=11, length=6, causal=True, positions=True)
 IMAGE = BlockSpec.of("image", channels=1, height=4, width=4, patch=1, positions=True)
 COLUMN = BlockSpec.of("image", channels=1, height=4, width=1, patch=1, positions=True)
@@ -43,6 +46,9 @@ def drawn_block(rng, causal):
                 "linear_attention", heads=2, chunk=chunk, rotate=rng.random() < 0.5
             ),
             lambda: BlockSpec.of("mamba2", expand=1, head_width=4, state=3, conv=2, chunk=chunk),
+            lambda: BlockSpec.of("retention", heads=2, expand=1, chunk=chunk),
+            lambda: BlockSpec.of("phi_mamba", heads=2, state=3, conv=2, chunk=chunk),
+            lambda: BlockSpec("random"),
             lambda: BlockSpec.of("pool", size=rng.choice([1, 3, 5, 7, 9])),
             lambda: BlockSpec.of("mlp", hidden=rng.choice([5, 9]), activation="gelu"),
             lambda: (
@@ -74,7 +80,7 @@ def drawn(rng):
         width = WIDTH * rng.choice([1, 1, 2])
         stages.append(StageSpec(width, [layer() for _ in range(rng.randint(0, 2))], merge))
     head = BlockSpec.of("classes", classes=3)
-    return ArchSpec(stem, tuple(stages), BlockSpec(rng.choice(DRAWN_NORMS)), head)
+    return ArchSpec(stem, tuple(stages), rng.choice(DRAWN_NORMS), head)
 
 
 def modules(spec, model):
