@@ -16,8 +16,7 @@ from typing import Any, get_type_hints
 from rich.console import Console
 from rich.table import Table
 
-from .blocks import BLOCKS, Block
-from .cost import cost_of
+from .blocks import BLOCKS, Block, Cost
 from .describe import pattern, rows
 from .drawing import draw
 from .errors import SearchError, SpecError
@@ -75,7 +74,7 @@ def describe(arguments: list[str]) -> int:
     columns = ("path", "what", "settings", "width", "grid", "params", "flops", "state")
     code = _show(given, shown, columns)
     if not given.json:
-        total = cost_of(spec)
+        total = sum((part.cost for part in parts), Cost())
         print(
             f"{pattern(spec)}\n{total.params:,} parameters, {total.flops:,} operations and "
             f"{total.activations:,} numbers written for one input; {total.state:,} numbers kept"

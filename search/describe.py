@@ -6,11 +6,12 @@ It must not know how architectures are found. Next: `layout.py`, `drawing.py`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 from .blocks import Cost
-from .cost import layer_cost, merge_cost
-from .layout import Layout, Part, built, lay_out
+from .cost import around_cost, merge_cost
+from .layout import Layout, Part, lay_out
+from .model import checked
 from .spec import ArchSpec
 
 
@@ -47,11 +48,8 @@ def pattern(spec: ArchSpec) -> str:
 def rows(spec: ArchSpec) -> list[Row]:
     """Every part in order; their costs add up to `cost_of(spec)`. Raises SpecError for a spec that
     cannot be built."""
-    layout = built(lay_out(spec))
-    found = [*_stem(layout), *_layers(layout), *_end(layout)]
-    if layout.causal:
-        return found
-    return [replace(row, cost=replace(row.cost, state=0)) for row in found]
+    layout = checked(spec)
+    return [*_stem(layout), *_layers(layout), *_end(layout)]
 
 
 def _stem(layout: Layout) -> Iterator[Row]:
@@ -72,15 +70,12 @@ def _layers(layout: Layout) -> Iterator[Row]:
         for layer in stage.layers:
             for part in layer.blocks:
                 yield _row(part, part.cost())
-            rest = layer_cost(layer)
-            for part in layer.blocks:
-                rest = Cost(rest.params - part.cost().params)
-            norms, (first, *_) = layer.norms, layer.norms or (None,)
-            if first is not None:
+            if layer.norms:
+                norm, count = layer.norms[0], len(layer.norms)
                 form = f"{layer.residual}, scale {layer.scale:g}" if layer.scale else layer.residual
-                count = 1 if layer.residual == "parallel" else len(norms)
-                name = f"{count} x {first.block.name}" if count > 1 else first.block.name
-                yield Row(first.field, name, form, first.site.width, first.site.grid, rest)
+                name = f"{count} x {norm.block.name}" if count > 1 else norm.block.name
+                cost = around_cost(layer)
+                yield Row(norm.field, name, form, norm.site.width, norm.site.grid, cost)
 
 
 def _end(layout: Layout) -> Iterator[Row]:

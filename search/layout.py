@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import nn
 
 from .blocks import BLOCKS, Block, Cost, Site
@@ -37,30 +36,14 @@ class Part:
         return self.block.module_at(self.config, self.site, self.field)
 
     def cost(self) -> Cost:
-        return self.block.cost_at(self.config, self.site)
-
-
-def built(layout: Layout) -> Layout:
-    """The same, once everything in it was made without memory. Raises SpecError where a part does
-    not fit."""
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        stem = layout.stem.module(layout.stem_config, layout.stages[0].site.width)
-        for stage in layout.stages:
-            for layer in stage.layers:
-                for part in (*layer.blocks, *layer.norms):
-                    part.make()
-        layout.norm.make()
-        try:
-            layout.head.module(layout.head_config, layout.norm.site.width, stem)
-        except ValueError as error:
-            raise SpecError(str(error), "head") from error
-    return layout
+        """Nothing is kept in a model that does not go token by token."""
+        found = self.block.cost_at(self.config, self.site)
+        return found if self.site.causal else replace(found, state=0)
 
 
 @dataclass(frozen=True)
 class LayerLayout:
-    """`blocks` in order (one or two), each with its norm; where parallel, the first norm is that of
-    both."""
+    """`blocks` in order (one or two), and their norms: one each, or one for both where parallel."""
 
     blocks: tuple[Part, ...]
     norms: tuple[Part, ...]
@@ -141,7 +124,8 @@ def _layer(layer: LayerSpec, site: Site, field: str) -> LayerLayout:
         for place, block in given.items()
         if block is not None
     ]
-    return LayerLayout(tuple(blocks), (norm,) * len(blocks), layer.residual, layer.scale)
+    count = min(len(blocks), 1) if layer.residual == "parallel" else len(blocks)
+    return LayerLayout(tuple(blocks), (norm,) * count, layer.residual, layer.scale)
 
 
 def _part(table: Registry[Block], spec: BlockSpec, site: Site, field: str) -> Part:

@@ -31,6 +31,15 @@ def build(spec: ArchSpec) -> Model:
     return Model(lay_out(spec))
 
 
+def checked(spec: ArchSpec) -> Layout:
+    """Everything of `spec` looked up, once a model of it was made without memory. Raises as `build`
+    does."""
+    layout = lay_out(spec)
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        Model(layout)
+    return layout
+
+
 class Model(nn.Module):
     """`model(inputs, real=None)`: what inputs are, the stem says, and outputs, the head. `real`
     [B, T] is False where a token is padding."""
@@ -144,8 +153,7 @@ class Layer(nn.Module):
         super().__init__()
         self.residual = layout.residual
         self.blocks = nn.ModuleList(part.make() for part in layout.blocks)
-        shared = self.residual == "parallel"
-        self.norms = nn.ModuleList(part.make() for part in layout.norms[: 1 if shared else None])
+        self.norms = nn.ModuleList(part.make() for part in layout.norms)
         sizes = [part.site.width for part in layout.blocks] if layout.scale else []
         self.scales = nn.ParameterList(torch.full((size,), layout.scale) for size in sizes)
 

@@ -62,15 +62,10 @@ class Attention(nn.Module):
         self.k = nn.Linear(site.width, config.kv_heads * width)
         self.v = nn.Linear(site.width, config.kv_heads * width)
         self.out = nn.Linear(config.heads * width, site.width)
-        apart = distances(laid(site))
-        hidden = distances(laid(site), far=True) >= config.span
-        if site.causal:
-            hidden = hidden | ~torch.ones_like(hidden).tril()
         # whole numbers, which stay what they are whatever the dtype of the module
-        hides = config.span < max(laid(site)) or (site.causal and site.tokens > 1)
-        self.register_buffer("hidden", hidden if hides else None, persistent=False)
         alibi = config.positions == "alibi"
-        self.register_buffer("apart", apart if alibi else None, persistent=False)
+        self.register_buffer("apart", distances(laid(site)) if alibi else None, persistent=False)
+        self.register_buffer("hidden", self._hidden(), persistent=False)
 
     def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
         q, k, v = self._heads(x, torch.arange(x.shape[1], device=x.device))  # [B, H or G, T, K]
@@ -83,6 +78,14 @@ class Attention(nn.Module):
         if real is not None:
             scores = scores.masked_fill(~real[:, None, None, :], never(x))
         return self._out(F.softmax(scores, -1) @ self._shared(v))
+
+    def _hidden(self) -> Tensor | None:
+        """[T, T], what is not to be seen, if anything is not."""
+        site, span = self.site, self.config.span
+        if span >= max(laid(site)) and not (site.causal and site.tokens > 1):
+            return None
+        hidden = distances(laid(site), far=True) >= span
+        return hidden | ~torch.ones_like(hidden).tril() if site.causal else hidden
 
     def begin(self, batch: int) -> State:
         """Keys and values seen, none [B, G, 0, K], and how many tokens there were."""

@@ -20,11 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .block import Block, Causal, Kind, Site, State
+from .block import Block, Causal, Kind, Site
 from .cost import Cost, linear
+from .fading import Fading
 from .normalise import simple_rms_norm
 from .positions import slopes
-from .recurrence import recur_chunked, recur_step, recurrence_cost, wide
+from .recurrence import recurrence_cost, wide
 
 
 @dataclass(frozen=True)
@@ -35,37 +36,18 @@ class Config:
     rotate: bool
 
 
-class LinearAttention(nn.Module):
+class LinearAttention(Fading):
     """[B, T, D] -> [B, T, D]"""
 
     def __init__(self, config: Config, site: Site) -> None:
-        super().__init__()
-        self.head_width = site.head_width(config.heads)
+        width = site.head_width(config.heads)
+        kept = (config.heads, width, width * (1 + config.rotate))
+        super().__init__(log_decays(config, site), kept, config.chunk)
         self.config = config
         self.qkvu = nn.Linear(site.width, 4 * site.width, bias=False)
         self.out = nn.Linear(site.width, site.width, bias=False)
         rates = 10000.0 ** (-2 * torch.arange(site.width) / site.width)
         self.angles = nn.Parameter(rates) if config.rotate else None  # flat: not to be decayed
-        self.log_decays = log_decays(config, site)
-
-    def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
-        q, k, v, u = self._parts(x, torch.arange(x.shape[1], device=x.device))
-        log_a = wide(x).new_tensor(self.log_decays).expand(*x.shape[:2], -1)  # [B, T, H]
-        y, _ = recur_chunked(v, log_a, k, q, self.config.chunk, real=real)
-        return self._out(y, u)
-
-    def begin(self, batch: int) -> State:
-        """h [B, H, K, K or 2 K], and how many tokens there were."""
-        keys = self.head_width * (1 + self.config.rotate)
-        h = wide(self.out.weight).new_zeros(batch, self.config.heads, self.head_width, keys)
-        return h, torch.zeros(1, dtype=torch.long, device=h.device)
-
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        h, at = state
-        q, k, v, u = (part.squeeze(1) for part in self._parts(x.unsqueeze(1), at))
-        log_a = wide(x).new_tensor(self.log_decays).expand(len(x), -1)
-        y, h = recur_step(v, log_a, k, q, h)
-        return self._out(y, u), (h, at + 1)
 
     def _parts(self, x: Tensor, at: Tensor) -> tuple[Tensor, ...]:
         """q and k [B, T, H, K or 2 K], v [B, T, H, K], u [B, T, D] of tokens at `at` [T]."""

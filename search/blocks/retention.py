@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .block import Block, Causal, Kind, Site, State
+from .block import Block, Causal, Kind, Site
 from .cost import Cost, linear
+from .fading import Fading
 from .positions import angles, rotate
-from .recurrence import recur_chunked, recur_step, recurrence_cost, wide
+from .recurrence import recurrence_cost
 
 XPOS_SCALE = 512  # tokens after which a channel has faded by its whole rate
 XPOS_OFFSET = 0.4  # of the channels' rates
@@ -37,38 +38,20 @@ class Config:
     """Only a matter of speed."""
 
 
-class Retention(nn.Module):
+class Retention(Fading):
     """[B, T, D] -> [B, T, D]"""
 
     def __init__(self, config: Config, site: Site) -> None:
-        super().__init__()
+        width = site.head_width(config.heads, even=True)
+        kept = (config.heads, config.expand * width, width)
+        super().__init__(log_decays(config.heads), kept, config.chunk)
         self.config = config
-        self.head_width = site.head_width(config.heads, even=True)
         inner = config.expand * site.width
         self.parts = [site.width, site.width, inner, inner]
         self.qkvg = nn.Linear(site.width, sum(self.parts), bias=False)
         self.weight = nn.Parameter(torch.ones(inner))
         self.bias = nn.Parameter(torch.zeros(inner))
         self.out = nn.Linear(inner, site.width, bias=False)
-        self.log_decays = log_decays(config.heads)
-
-    def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
-        q, k, v, gate = self._parts(x, torch.arange(x.shape[1], device=x.device))
-        log_a = wide(x).new_tensor(self.log_decays).expand(*x.shape[:2], -1)  # [B, T, H]
-        y, _ = recur_chunked(v, log_a, k, q, self.config.chunk, real=real)
-        return self._out(y, gate)
-
-    def begin(self, batch: int) -> State:
-        """h [B, H, P, K], and how many tokens there were."""
-        width, heads = self.head_width, self.config.heads
-        h = wide(self.out.weight).new_zeros(batch, heads, self.config.expand * width, width)
-        return h, torch.zeros(1, dtype=torch.long, device=h.device)
-
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        h, at = state
-        q, k, v, gate = (part.squeeze(1) for part in self._parts(x.unsqueeze(1), at))
-        y, h = recur_step(v, wide(x).new_tensor(self.log_decays).expand(len(x), -1), k, q, h)
-        return self._out(y, gate), (h, at + 1)
 
     def _parts(self, x: Tensor, at: Tensor) -> tuple[Tensor, ...]:
         """q and k [B, T, H, K], v [B, T, H, P], gate [B, T, E] of tokens at `at` [T]."""
