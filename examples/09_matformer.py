@@ -29,16 +29,16 @@ def trained(net, parts, what):
     rng = random.Random(0)
     optimiser = torch.optim.AdamW(net.model.parameters(), lr=2e-3)
     for _ in track(range(STEPS), what):
-        rows = torch.tensor(rng.sample(range(len(train.images)), 64))
+        rows = torch.tensor(rng.sample(range(len(train.inputs)), 64))
         optimiser.zero_grad()
-        summed(net, parts, train.images[rows], train.labels[rows], F.cross_entropy)
+        summed(net, parts, train.inputs[rows], train.targets[rows], F.cross_entropy)
         optimiser.step()
     return net
 
 
 @torch.no_grad()
 def accuracy(net, sub):
-    return (net.run(sub, validation.images).argmax(-1) == validation.labels).float().mean().item()
+    return (net.run(sub, validation.inputs).argmax(-1) == validation.targets).float().mean().item()
 
 
 torch.manual_seed(0)

@@ -96,7 +96,7 @@ def _evaluate(evaluation: Evaluation, deadline: Deadline) -> Measurement:
         )
         latency = measure(
             model,
-            _batch_of(validation.images, evaluation.batch),
+            _batch_of(validation.inputs, evaluation.batch),
             target=evaluation.target,
             threads=evaluation.threads,
             deadline=deadline,

@@ -60,7 +60,7 @@ def train(
     """
     started = time.monotonic()
     optimizer = _optimizer(model)
-    batches = _batches(len(split.labels), batch, torch.Generator().manual_seed(seed))
+    batches = _batches(len(split.targets), batch, torch.Generator().manual_seed(seed))
     losses: list[float] = []
     model.train()
     for step in range(steps):
@@ -68,7 +68,7 @@ def train(
         with working():
             picked = next(batches)
             _set_rate(optimizer, step, steps)
-            loss = _step(model, optimizer, split.images[picked], split.labels[picked])
+            loss = _step(model, optimizer, split.inputs[picked], split.targets[picked])
         if loss is None:
             raise EvaluationError(f"diverged at step {step + 1}")
         losses.append(loss)
@@ -137,11 +137,11 @@ def _step(
 def _accuracy(model: nn.Module, split: Split, deadline: Deadline) -> float | None:
     """The share of images that are classified rightly; None where an output is not finite."""
     right = 0
-    for at in range(0, len(split.labels), CHUNK):
+    for at in range(0, len(split.targets), CHUNK):
         deadline.check("validating")
         with working():
-            scores = model(split.images[at : at + CHUNK])
+            scores = model(split.inputs[at : at + CHUNK])
             if not torch.isfinite(scores).all():
                 return None
-            right += int((scores.argmax(-1) == split.labels[at : at + CHUNK]).sum())
-    return right / len(split.labels)
+            right += int((scores.argmax(-1) == split.targets[at : at + CHUNK]).sum())
+    return right / len(split.targets)

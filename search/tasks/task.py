@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING
 
 from ..spec import Signature
 
+UNASKED = -100  # as torch's cross entropy has it
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Split:
-    """`images` [N, channels, height, width], fp32; `labels` [N], int64, from 0."""
+    """`inputs` [N, ...], as the stem takes them (images [N, channels, height, width] fp32, tokens
+    [N, T] int64); `targets` [N] or [N, T], int64 from 0, or `UNASKED` where nothing is asked."""
 
-    images: Tensor
-    labels: Tensor
+    inputs: Tensor
+    targets: Tensor
 
 
 @dataclass(frozen=True)

@@ -14,28 +14,28 @@ SIZES = {"train": 1078, "validation": 359, "test": 360}
 def test_the_splits():
     splits = TASK.load()
 
-    assert {name: len(split.labels) for name, split in splits.items()} == SIZES
+    assert {name: len(split.targets) for name, split in splits.items()} == SIZES
     for split in splits.values():
-        assert split.images.shape == (len(split.labels), *TASK.signature.image)
-        assert split.images.dtype == torch.float32
-        assert split.labels.dtype == torch.int64
+        assert split.inputs.shape == (len(split.targets), *TASK.signature.image)
+        assert split.inputs.dtype == torch.float32
+        assert split.targets.dtype == torch.int64
 
 
 def test_pixels_are_about_zero_with_a_range_of_one():
     for split in TASK.load().values():
-        assert abs(split.images.mean()) < 0.02
-        assert (split.images.max() - split.images.min()).item() == pytest.approx(1)
+        assert abs(split.inputs.mean()) < 0.02
+        assert (split.inputs.max() - split.inputs.min()).item() == pytest.approx(1)
 
 
 def test_every_class_has_its_share_of_every_split():
     for split in TASK.load().values():
-        counts = torch.bincount(split.labels)
+        counts = torch.bincount(split.targets)
         assert len(counts) == TASK.signature.classes
         assert counts.min() > 0.9 * counts.max()
 
 
 def test_no_image_is_in_two_splits():
-    seen = [{image.numpy().tobytes() for image in s.images} for s in TASK.load().values()]
+    seen = [{image.numpy().tobytes() for image in s.inputs} for s in TASK.load().values()]
 
     assert sum(map(len, seen)) == len(set.union(*seen)) == 1797
 
@@ -44,7 +44,7 @@ def test_the_split_is_pinned():
     """Results of searches are comparable only while this stays."""
     digest = hashlib.sha256()
     for split in TASK.load().values():
-        digest.update(split.labels.numpy().tobytes() + split.images.numpy().tobytes())
+        digest.update(split.targets.numpy().tobytes() + split.inputs.numpy().tobytes())
 
     assert digest.hexdigest()[:16] == "3d54724f7988f3e7"
 

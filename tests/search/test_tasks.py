@@ -20,16 +20,16 @@ def test_the_splits_are_of_the_signature(task):
 
     assert set(splits) == {"train", "validation", "test"}
     for split in splits.values():
-        assert split.images.dtype == torch.float32
-        assert split.images.shape == (len(split.labels), *task.signature.image)
-        assert split.labels.dtype == torch.int64
-        assert 0 <= split.labels.min() <= split.labels.max() < task.signature.classes
+        assert split.inputs.dtype == torch.float32
+        assert split.inputs.shape == (len(split.targets), *task.signature.image)
+        assert split.targets.dtype == torch.int64
+        assert 0 <= split.targets.min() <= split.targets.max() < task.signature.classes
 
 
 def test_every_class_is_learnt_and_judged(task):
     splits = task.load()
     for name in ("train", "validation"):
-        assert len(splits[name].labels.unique()) == task.signature.classes
+        assert len(splits[name].targets.unique()) == task.signature.classes
 
 
 def test_naming_spaces_and_tasks_loads_no_torch():
