@@ -19,6 +19,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "blocks": ("formwright.search.cli", "blocks", "what layers are made of"),
     "spaces": ("formwright.search.cli", "spaces", "which spaces there are, and their genes"),
     "describe": ("formwright.search.cli", "describe", "the parts of an architecture, a drawing"),
+    "keep": (
+        "formwright.search.artefact.cli",
+        "keep",
+        "keep an architecture: trained, measured, proven, as a folder",
+    ),
     "serve": ("formwright.service.cli", "serve", "serve searches: gRPC, a database, Ray workers"),
     "submit": ("formwright.service.cli", "submit", "submit a search to a server"),
     "searches": ("formwright.service.cli", "searches", "all searches of a server"),

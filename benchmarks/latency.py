@@ -19,16 +19,18 @@ from rich.progress import track
 from rich.table import Table
 
 from formwright.search import TASKS, ArchSpec, BlockSpec, LayerSpec
+from formwright.search.budget import Budget
 from formwright.search.evaluate.evaluator import Evaluation, evaluate
 from formwright.search.space.metaformer import MIXERS
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "measurements" / "latency.json"
 WIDTH = 48
+TIMES = ("latency_ms", "latency_p95_ms", "latency_ratio")
 
 
 def architecture(mixer: str) -> ArchSpec:
     layer = LayerSpec(
-        MIXERS[mixer], BlockSpec.of("mlp", hidden=2 * WIDTH, activation="gelu"), "rms"
+        MIXERS[mixer](WIDTH), BlockSpec.of("mlp", hidden=2 * WIDTH, activation="gelu"), "rms"
     )
     signature = TASKS.load("digits").signature
     return ArchSpec.of_images(signature.image, signature.classes, 2, WIDTH, (layer, layer))
@@ -47,7 +49,9 @@ def main() -> None:
     samples: dict[str, list[dict[str, float]]] = {name: [] for name in MIXERS}
     machine = {}
     for _, name in track(names, "measuring", console=Console(stderr=True)):
-        spec = Evaluation(architecture(name), "digits", 1, 64, 1, given.target, 0, 900)
+        spec = Evaluation(
+            architecture(name), "digits", Budget(1), 64, 1, given.target, 0, 900, metrics=TIMES
+        )
         measured = evaluate(spec)
         machine = measured.details["machine"]
         samples[name].append(

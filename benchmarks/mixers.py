@@ -47,28 +47,23 @@ def trained(mixers: str, seed: int, steps: int) -> dict[str, Any]:
     """Accuracy of one model. Runs in a process of its own."""
     import torch
 
-    from formwright.search import TASKS, ArchSpec, BlockSpec, LayerSpec, build, cost_of
-    from formwright.search.evaluate.failure import Deadline
-    from formwright.search.evaluate.train import train
+    from formwright.search import TASKS, ArchSpec, BlockSpec, LayerSpec
+    from formwright.search.budget import Budget
+    from formwright.search.evaluate.evaluator import Evaluation, evaluate
     from formwright.search.space.metaformer_staged import STAGED_MIXERS
 
     blocks = [STAGED_MIXERS[of](WIDTH) for of in mixers.split(", ")]
     mlp = BlockSpec.of("mlp", hidden=4 * WIDTH, activation="gelu")
     layers = [LayerSpec(blocks[at * len(blocks) // 4], mlp, BlockSpec("layer")) for at in range(4)]
-    task = TASKS.load("digits")
-    (image, classes), splits = (task.signature.image, task.signature.classes), task.load()
-    spec = ArchSpec.of_images(image, classes, 1, WIDTH, tuple(layers))
-    torch.manual_seed(seed)
-    found = train(
-        build(spec),
-        splits["train"],
-        splits["validation"],
-        steps=steps,
-        batch=BATCH,
-        seed=seed,
-        deadline=Deadline.after(3600),
-    )
-    return {"accuracy": found.quality, "params": cost_of(spec).params}
+    signature = TASKS.load("digits").signature
+    spec = ArchSpec.of_images(signature.image, signature.classes, 1, WIDTH, tuple(layers))
+    threads = torch.get_num_threads()
+    found = evaluate(
+        Evaluation(
+            spec, "digits", Budget(steps), BATCH, threads, "eager", seed, 3600, metrics=("quality",)
+        )
+    ).values
+    return {"accuracy": found["quality"], "params": found["params"]}
 
 
 def show(cells: dict[str, Any], steps: int) -> None:

@@ -1,18 +1,35 @@
-"""An architecture search without a service: in this process, then on Ray workers."""
+"""Search image classifiers without a service: in this process, or on Ray; beside a random search.
+
+python examples/04_search_locally.py [--quick] [--workers 2] [--picture search_digits.png]
+"""
 
 import argparse
+from dataclasses import replace
 
-from formwright.search import SearchSpec, run_search
+from formwright.search import MemoryLog, SearchSpec, as_text, picture, run_search
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--quick", action="store_true", help="few trials, and no generated code")
-quick = parser.parse_args().quick
+parser.add_argument("--workers", type=int, default=2, help="of Ray; 0: this process")
+parser.add_argument("--picture", default="search_digits.png", help="where it goes: .png or .svg")
+given = parser.parse_args()
 
-size = {"trials": 2, "steps": 5, "target": "eager"} if quick else {"trials": 6}
-spec = SearchSpec(space="metaformer", task="digits", **size)
-for workers in (0, 2):  # 0: this process; else so many Ray workers
-    result = run_search(spec, workers=workers)
-    print(f"{len(result.succeeded)} of {len(result.trials)} trials, the front:")
-    for trial in result.front():
-        numbers = ", ".join(f"{name} {trial.values[name]:.4g}" for name in spec.objectives)
-        print(f"  {numbers}: {trial.architecture.short()}")
+spec = SearchSpec(
+    space="metaformer",
+    task="digits",
+    objectives=("quality", "latency_ms", "params"),
+    constraints=("params<=80000",),
+    trials=20,
+    steps=300,
+    rungs=2,  # after a third of the training only the best third goes on, and who is not dominated
+    latency="layers",  # predicted from layers that are compiled once; whole models for the front
+)
+if given.quick:
+    spec = replace(spec, trials=4, steps=9, target="eager")
+found = run_search(spec, workers=given.workers)
+print(as_text(found))
+
+# the same budget at random; what both propose is trained once
+log = MemoryLog(earlier=[found])
+chance = run_search(replace(spec, sampler="random"), workers=given.workers, log=log)
+print(f"see {picture(found, given.picture, beside={'random': chance})}")

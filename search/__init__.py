@@ -16,7 +16,12 @@ if __name__ != "formwright.search":
     raise ImportError("import formwright.search, not search")
 
 if TYPE_CHECKING:
+    from .artefact.folder import load as load
+    from .artefact.make import Kept as Kept
+    from .artefact.make import keep as keep
     from .blocks import BLOCKS as BLOCKS
+    from .budget import UNITS as UNITS
+    from .budget import Budget as Budget
     from .cost import cost_of as cost_of
     from .describe import pattern as pattern
     from .drawing import draw as draw
@@ -28,6 +33,8 @@ if TYPE_CHECKING:
     from .errors import SearchError as SearchError
     from .errors import SpecError as SpecError
     from .errors import UnknownNameError as UnknownNameError
+    from .fidelity import kendall as kendall
+    from .fidelity import ranking_fidelity as ranking_fidelity
     from .front import dominates as dominates
     from .front import machine_of as machine_of
     from .front import pareto as pareto
@@ -37,18 +44,30 @@ if TYPE_CHECKING:
     from .model import build as build
     from .norms import NORMS as NORMS
     from .objective import METRICS as METRICS
+    from .objective import Constraint as Constraint
     from .objective import Direction as Direction
     from .objective import Measurement as Measurement
     from .objective import Metric as Metric
     from .objective import metric_named as metric_named
     from .propose import SAMPLERS as SAMPLERS
     from .result import Result as Result
+    from .run.file_log import FileLog as FileLog
     from .run.log import MemoryLog as MemoryLog
     from .run.log import TrialLog as TrialLog
+    from .run.log import answered as answered
     from .run.log import refused as refused
     from .run.loop import drive as drive
     from .run.pool import Pool as Pool
+    from .search_checks import PROXY_NAMES as PROXY_NAMES
     from .search_spec import SearchSpec as SearchSpec
+    from .show.board import Board as Board
+    from .show.live import drawn as drawn
+    from .show.picture import picture as picture
+    from .show.summary import as_text as as_text
+    from .show.summary import summary as summary
+    from .show.tables import arrow as arrow
+    from .show.tables import front_table as front_table
+    from .show.tables import trials_table as trials_table
     from .space import SPACES as SPACES
     from .spec import ArchSpec as ArchSpec
     from .spec import BlockSpec as BlockSpec
@@ -75,6 +94,19 @@ _LAZY = {
     "STEMS": ".ends",
     "HEADS": ".ends",
     "Result": ".result",
+    "keep": ".artefact.make",
+    "Kept": ".artefact.make",
+    "load": ".artefact.folder",
+    "summary": ".show.summary",
+    "as_text": ".show.summary",
+    "picture": ".show.picture",
+    "Board": ".show.board",
+    "drawn": ".show.live",
+    "front_table": ".show.tables",
+    "trials_table": ".show.tables",
+    "arrow": ".show.tables",
+    "kendall": ".fidelity",
+    "ranking_fidelity": ".fidelity",
     "pareto": ".front",
     "dominates": ".front",
     "same_machine": ".front",
@@ -90,15 +122,21 @@ _LAZY = {
     "METRICS": ".objective",
     "metric_named": ".objective",
     "Direction": ".objective",
+    "Constraint": ".objective",
     "Measurement": ".objective",
     "TrialLog": ".run.log",
     "follows": ".trial",
     "refused": ".run.log",
+    "answered": ".run.log",
     "BLOCKS": ".blocks",
+    "UNITS": ".budget",
+    "PROXY_NAMES": ".search_checks",
+    "Budget": ".budget",
     "SPACES": ".space",
     "TASKS": ".tasks",
     "SAMPLERS": ".propose",
     "MemoryLog": ".run.log",
+    "FileLog": ".run.file_log",
     "SearchError": ".errors",
     "SpecError": ".errors",
     "UnknownNameError": ".errors",

@@ -50,7 +50,7 @@ class Budget:
             if isinstance(error, SpecError):
                 raise
         said = one_line(repr(text), 80)
-        raise SpecError(f'wanted an amount and one of {", ".join(UNITS)}, got {said}', "budget")
+        raise SpecError(f"wanted an amount and one of {', '.join(UNITS)}, got {said}", "budget")
 
     def __str__(self) -> str:
         whole = float(self.amount).is_integer() and self.amount < 1e15

@@ -5,10 +5,7 @@ It must not know the service. Next: `run/loop.py`, which does the work.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from contextlib import nullcontext
 
 from .evaluate.evaluator import evaluate
 from .result import Result
@@ -16,6 +13,7 @@ from .run.log import MemoryLog, TrialLog
 from .run.loop import drive
 from .run.pool import Pool, SerialPool
 from .search_spec import SearchSpec
+from .show.live import showing
 from .trial import Trial
 
 
@@ -31,14 +29,14 @@ def run_search(
 
     `workers` is the number of Ray worker processes; with 0 everything runs in this process. A
     `log` that holds trials already is gone on from. `pool` brings workers of your own, which stay
-    open. On a terminal a progress bar is shown on standard error unless `progress` is False.
-    Raises SpecError, or PoolError if Ray does not start.
+    open. On standard error a terminal shows how far it is and the front so far, anything else has
+    a few lines, unless `progress` is False. Raises SpecError, or PoolError if Ray does not start.
     """
     log = log if log is not None else MemoryLog()
     workforce = pool or make_pool(workers, spec.threads)
     try:
-        with _progress(progress) as bar:
-            drive(spec, workforce, log, _shows(bar, spec.trials, log.history()))
+        with showing(spec, log.history()) if progress else nullcontext(_silent) as seen:
+            drive(spec, workforce, log, seen)
     finally:
         if pool is None:
             workforce.close()
@@ -54,25 +52,5 @@ def make_pool(workers: int, threads: int = 1, address: str | None = None) -> Poo
     return RayPool(evaluate, workers, threads=threads, address=address)
 
 
-def _progress(wanted: bool) -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not (wanted and console.is_terminal),
-        transient=True,
-    )
-
-
-def _shows(bar: Progress, total: int, before: list[Trial]) -> Callable[[Trial], None]:
-    task = bar.add_task("searching", total=total, completed=sum(t.state.final for t in before))
-
-    def seen(trial: Trial) -> None:
-        if trial.state.final:
-            best = f"{trial.values['quality']:.3f}" if "quality" in trial.values else trial.state
-            bar.update(task, advance=1, description=f"trial {trial.number}: {best}")
-
-    return seen
+def _silent(trial: Trial) -> None:
+    """For whoever wants to see nothing."""

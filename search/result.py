@@ -1,17 +1,40 @@
 """`Result`: the trials of a search, and which of them are best.
 
-It must not know how they were run. Next: `front.py`.
+It must not know how they were run. Next: `front.py`, `hypervolume.py`, `show/summary.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
-from .front import pareto, same_machine
-from .objective import metric_named
+from .errors import SpecError
+from .front import machine_of, pareto, same_machine
+from .objective import METRICS, Metric, metric_named
+from .reasons import commonest
 from .search_spec import SearchSpec
+from .span import Span
+from .spec import ArchSpec
+from .spec_json import fields_of, inside, list_of, parse_json
+from .told import is_free, seconds_of
 from .trial import Trial, TrialState
+
+SCHEMA = 1  # of the file
+
+
+@dataclass(frozen=True)
+class Step:
+    """After so many `evaluations`, which took so many `seconds` together (0 where they do not say),
+    the `hypervolume` is a share of a box, from 0 to 1."""
+
+    evaluations: int
+    seconds: float
+    hypervolume: float
 
 
 @dataclass(frozen=True)
@@ -25,16 +48,134 @@ class Result:
     def succeeded(self) -> list[Trial]:
         return [trial for trial in self.trials if trial.state is TrialState.SUCCEEDED]
 
-    def front(self, objectives: Sequence[str] = ()) -> list[Trial]:
+    @property
+    def states(self) -> dict[TrialState, int]:
+        """How many trials are in each state that there is one in."""
+        found = Counter(trial.state for trial in self.trials)
+        return {state: found[state] for state in TrialState if found[state]}
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """What the search looks for."""
+        return [METRICS[name] for name in self.spec.objectives]
+
+    @property
+    def machines(self) -> list[str]:
+        """The fingerprints of the machines whose latencies do not compare, the one with the most
+        results first; one without a name where latency does not count."""
+        timed = any(metric.of_machine for metric in self.metrics)
+        found = Counter(machine_of(trial) if timed else "" for trial in self.succeeded)
+        return [machine for machine, _ in found.most_common()]
+
+    def by_reason(self, state: TrialState, most: int = 3) -> list[tuple[str, int]]:
+        """The commonest reasons for which trials are in `state`, with how many."""
+        return commonest((t.error for t in self.trials if t.state is state and t.error), most)
+
+    def front(self, objectives: Sequence[str] = (), machine: str = "") -> list[Trial]:
         """The trials that none other dominates, the best of the first objective first; the
         search's own objectives if none are named. Raises UnknownNameError for a metric that is
-        not known, SpecError if latencies of several machines would be compared."""
+        not known, SpecError if latencies of several machines would be compared, unless `machine`
+        says which count."""
         names = objectives or self.spec.objectives
         metrics = [metric_named(name, f"objectives[{at}]") for at, name in enumerate(names)]
-        return pareto(same_machine(self.succeeded, metrics), metrics)
+        return pareto(same_machine(self.succeeded, metrics, machine), metrics)
 
     def best(self, metric: str = "") -> Trial | None:
         """The best trial by one metric, by the first objective if none is named; None if no trial
         succeeded."""
         front = self.front([metric or self.spec.objectives[0]])
         return front[0] if front else None
+
+    def span(self) -> Span:
+        """The box from the best to the worst values that succeeded."""
+        return Span.of(self.succeeded, self.metrics)
+
+    def hypervolume(self, span: Span | None = None, machine: str = "") -> float:
+        """The share of the box `span`, the result's own if none is given, that the front
+        dominates, from 0 to 1. Results compare in one box only: that of all of them. Raises
+        SpecError as `front`."""
+        return (span or self.span()).share(self.front(machine=machine))
+
+    def growth(self, span: Span | None = None, machine: str = "") -> list[Step]:
+        """The hypervolume after each trial that counts for the budget, in the order of their
+        numbers; arguments and errors as `hypervolume`."""
+        span = span or self.span()
+        wanted = same_machine(self.succeeded, self.metrics, machine)
+        numbers = {trial.number for trial in wanted}
+        front: list[Trial] = []
+        made: list[Step] = []
+        seconds, share = 0.0, 0.0
+        for trial in self.trials:
+            seconds += sum(seconds_of(trial).values())
+            if trial.number in numbers:
+                front = pareto([*front, trial], self.metrics)
+                if any(member is trial for member in front):  # else nothing has changed
+                    share = span.share(front)
+            if trial.state.final and not is_free(trial):
+                made.append(Step(len(made) + 1, seconds, share))
+        return made
+
+    def to_json(self) -> str:
+        """Everything, as text; `from_json` is the inverse."""
+        rows = [_row(trial) for trial in self.trials]
+        return json.dumps({"schema": SCHEMA, "spec": self.spec.to_dict(), "trials": rows})
+
+    @classmethod
+    def from_json(cls, text: str) -> Result:
+        """Raises SpecError with what is wrong, and where."""
+        data = fields_of(parse_json(text), {"schema", "spec", "trials"}, "")
+        if data["schema"] != SCHEMA:
+            raise SpecError(f"wanted {SCHEMA}, got {data['schema']!r}", "schema")
+        with inside("spec"):
+            spec = SearchSpec.from_dict(data["spec"])
+        made = []
+        for at, row in enumerate(list_of(data["trials"], "trials")):
+            with inside(f"trials[{at}]"):
+                made.append(_trial(row))
+        return cls(spec, tuple(made))
+
+    def save(self, path: str | Path) -> Path:
+        """Writes it, whole or not at all."""
+        path = Path(path)
+        made = path.with_name(f".{path.name}.{os.getpid()}")
+        made.write_text(self.to_json(), encoding="utf-8")
+        return made.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Result:
+        """What `save` wrote. Raises SpecError if the file is not that, OSError if it is not
+        there."""
+        with inside(str(path)):
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+
+
+# field of a trial -> what it is in the file
+KINDS: Mapping[str, type] = {
+    "number": int,
+    "params": dict,
+    "architecture": dict,
+    "state": str,
+    "attempt": int,
+    "rung": int,
+    "values": dict,
+    "details": dict,
+    "error": str,
+}
+
+
+def _row(trial: Trial) -> dict[str, Any]:
+    row = {field.name: getattr(trial, field.name) for field in fields(Trial)}
+    whole = {name: dict(value) for name, value in row.items() if isinstance(value, Mapping)}
+    return row | whole | {"architecture": trial.architecture.to_dict()}
+
+
+def _trial(row: object) -> Trial:
+    data = dict(fields_of(row, set(KINDS), ""))
+    for name, kind in KINDS.items():
+        if not isinstance(data[name], kind) or isinstance(data[name], bool):
+            raise SpecError(f"wanted {kind.__name__}, got {data[name]!r}", name)
+    if data["state"] not in TrialState.__members__:
+        raise SpecError(f"wanted one of {', '.join(TrialState)}, got {data['state']!r}", "state")
+    with inside("architecture"):
+        architecture = ArchSpec.from_dict(data["architecture"])
+    return Trial(**data | {"state": TrialState(data["state"]), "architecture": architecture})

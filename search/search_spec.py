@@ -6,43 +6,25 @@ Next: `run/loop.py` runs one.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, fields
 from typing import Any
 
-from ..errors import one_line
 from .budget import Budget
 from .errors import SpecError, UnknownNameError
-from .objective import Constraint, metric_named
+from .objective import Constraint
 from .propose import SAMPLERS
+from .search_checks import LISTS, checked, together
 from .space import SPACES, Space
 from .spec import ArchSpec, Scalar
 from .spec_json import canonical_json, inside, parse_json
 from .tasks import TASKS
 
-NAME = re.compile(r"[\w.:-]{1,100}", re.ASCII)
-KNOB = re.compile(r"\w{1,100}=[^=]{1,200}")
-# field -> (lowest, highest); whole numbers, both ends allowed
-BOUNDS = {
-    "trials": (1, 100_000),
-    "steps": (1, 10_000_000),
-    "batch": (1, 65_536),
-    "threads": (1, 1_024),
-    "attempts": (1, 100),
-    "seed": (0, 2**63 - 1),
-    "timeout_s": (1, 7 * 24 * 3600),
-    "pretrain": (0, 10_000_000),
-    "rungs": (1, 8),
-    "keep": (2, 16),
-    "seconds": (0, 2**31 - 1),
-}
-# field -> (lowest, highest); finite numbers
-RANGES = {"audit": (0.0, 1.0), "flops": (0.0, 1e30)}
-# field -> what it may be
-WORDS = {"latency": ("whole", "layers"), "weights": ("own", "shared")}
-LISTS = ("objectives", "knobs", "constraints", "baselines", "rates")
+# what the values of an architecture depend on
+RECIPE = (
+    *("task", "seed", "steps", "batch", "threads", "target"),
+    *("budget", "rates", "pretrain", "weights"),
+)
 RATE = 6e-3
 
 
@@ -66,7 +48,8 @@ class SearchSpec:
     the best 1/keep by Pareto rank go on, and whoever is not dominated; a share `audit` of those who
     were stopped is trained to the end, to see what was lost. `latency` "layers" predicts latencies
     from layers that are compiled once, and compiles whole models for the front only. `weights`
-    "shared" judges candidates on the weights of one trained supernet. `seconds` and `flops` bound
+    "shared" judges candidates on the weights of one trained supernet. `proxies` are scores without
+    training that are kept beside the values, to see how well they rank. `seconds` and `flops` bound
     what all trials may spend on evaluation together; 0 is no bound.
 
     Raises SpecError if a value is impossible, UnknownNameError for a metric that is not known; the
@@ -98,53 +81,24 @@ class SearchSpec:
     weights: str = "own"
     seconds: int = 0
     flops: float = 0.0
+    proxies: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for field in ("space", "task", "sampler", "target"):
-            name = getattr(self, field)
-            if not isinstance(name, str) or not NAME.fullmatch(name):
-                raise SpecError(f"wanted a name, got {one_line(repr(name), 80)}", field)
-        for field, (low, high) in BOUNDS.items():
-            value = getattr(self, field)
-            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-                raise SpecError(f"wanted a whole number from {low} to {high}, got {value!r}", field)
-        for field, (least, most) in RANGES.items():
-            object.__setattr__(self, field, _number(getattr(self, field), least, most, field))
-        for field, words in WORDS.items():
-            if (word := getattr(self, field)) not in words:
-                raise SpecError(f"wanted one of {', '.join(words)}, got {word!r}", field)
-        for field in LISTS:
-            if not isinstance(given := getattr(self, field), tuple):
-                raise SpecError(f"wanted a list, got {given!r}", field)
-        if not self.objectives:
-            raise SpecError("wanted one metric or more, got none", "objectives")
-        for at, name in enumerate(self.objectives):
-            metric_named(name, f"objectives[{at}]")
-        if len(set(self.objectives)) < len(self.objectives):
-            raise SpecError(f"a metric is there twice: {', '.join(self.objectives)}", "objectives")
-        for at, text in enumerate(self.knobs):
-            if not isinstance(text, str) or not KNOB.fullmatch(text):
-                said = one_line(repr(text), 80)
-                raise SpecError(
-                    f'wanted "name=value" or "name=value|value", got {said}', f"knobs[{at}]"
-                )
-        names = [text.partition("=")[0] for text in self.knobs]
-        if len(set(names)) < len(names):
-            raise SpecError(f"a knob is there twice: {', '.join(names)}", "knobs")
-        object.__setattr__(self, "knobs", tuple(sorted(self.knobs)))
+        for field, value in checked(self).items():
+            object.__setattr__(self, field, value)
         self.kept()
         self.enqueued()
-        if not self.rates:
-            raise SpecError("wanted one learning rate or more, got none", "rates")
-        rates = (_number(rate, 1e-9, 10.0, f"rates[{at}]") for at, rate in enumerate(self.rates))
-        object.__setattr__(self, "rates", tuple(rates))
-        if self.budget and self.steps != SearchSpec.steps:
-            raise SpecError("steps are a budget too; state one of them", "budget")
+        together(self)
         object.__setattr__(self, "budget", str(self.training()) if self.budget else "")
 
     def training(self) -> Budget:
         """What each candidate is trained for, with each rate."""
         return Budget.parse(self.budget) if self.budget else Budget(self.steps)
+
+    def recipe(self) -> str:
+        """What the values of an architecture depend on, apart from the machine, as text."""
+        made = {field.name: getattr(self, field.name) for field in fields(self)}
+        return canonical_json({name: made[name] for name in RECIPE})
 
     def kept(self) -> list[Constraint]:
         return [Constraint.parse(c, f"constraints[{at}]") for at, c in enumerate(self.constraints)]
@@ -215,14 +169,6 @@ class SearchSpec:
     def from_json(cls, text: str) -> SearchSpec:
         """The inverse of `to_json`. Raises SpecError."""
         return cls.from_dict(parse_json(text))
-
-
-def _number(value: object, least: float, most: float, field: str) -> float:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    made = float(value) if number else math.nan  # type: ignore[arg-type]
-    if not least <= made <= most:
-        raise SpecError(f"wanted a number from {least:g} to {most:g}, got {value!r}", field)
-    return made
 
 
 def _default(field: Field[Any]) -> object:

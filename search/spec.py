@@ -4,7 +4,7 @@
 
 It describes; it does not build, and must not know torch: a client that stores or compares
 architectures loads nothing heavy. Next: `model.py` makes a module of one, `space/` makes them,
-`spec_json.py` reads and writes.
+`signature.py` is what a task asks of them, `spec_json.py` reads and writes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from .errors import SpecError
+from .signature import PATCHED, Signature
 from .spec_json import Scalar, canonical_json, fields_of, list_of, parse_json, positive, text_of
-from .spec_parts import BlockSpec, LayerSpec, Signature, StageSpec, brief
+from .spec_parts import BlockSpec, LayerSpec, StageSpec, brief
 
 __all__ = ["ArchSpec", "BlockSpec", "LayerSpec", "Scalar", "Signature", "StageSpec"]
 
@@ -40,6 +41,43 @@ class ArchSpec:
             raise SpecError("wanted a stage or more, the first of which merges nothing", "stages")
 
     @classmethod
+    def of(
+        cls,
+        signature: Signature,
+        stages: tuple[StageSpec, ...],
+        *,
+        patch: int = 1,
+        norm: BlockSpec | None = None,
+        tied: bool = False,
+        hidden: int = 0,
+    ) -> ArchSpec:
+        """These stages between the stem and the head that a task fixes, and what it leaves open:
+        `patch`, the side of a patch, where the stem has any; `norm`, behind the last layer (that of
+        the last layer); `tied`, whether a language model has one table for both its ends; `hidden`,
+        of the head `unfold` (as wide as the last stage). Tokens are told where they stand.
+
+        Raises SpecError where there is no stage, or the patch does not divide what comes in."""
+        stages = tuple(stages or ())
+        if not stages:
+            raise SpecError("wanted a stage or more", "stages")
+        last = stages[-1]
+        if signature.stem.name in PATCHED and any(side % patch for side in signature.sides):
+            sides = " x ".join(map(str, signature.sides))
+            raise SpecError(f"{patch} does not divide inputs of {sides}", "patch")
+        left_open: dict[str, dict[str, Scalar]] = {
+            **{name: {"positions": True, "patch": patch} for name in PATCHED},
+            "tokens": {"positions": True},
+            "language": {"tied": tied},
+            "unfold": {"hidden": hidden or last.width},
+        }
+        stem, head = (
+            BlockSpec.of(block.name, **dict(block.settings), **left_open.get(block.name, {}))
+            for block in (signature.stem, signature.head)
+        )
+        usual = last.layers[-1].norm if last.layers else BlockSpec("layer")
+        return cls(stem, stages, norm or usual, head)
+
+    @classmethod
     def of_images(
         cls,
         image: tuple[int, int, int],
@@ -56,19 +94,8 @@ class ArchSpec:
         """
         for name, size in (("classes", classes), ("patch", patch), ("width", width)):
             positive(size, name)
-        if not isinstance(image, tuple) or len(image) != 3:
-            raise SpecError(f"wanted (channels, height, width), got {image!r}", "image")
-        channels, down, across = (positive(n, f"image[{at}]") for at, n in enumerate(image))
-        if down % patch or across % patch:
-            raise SpecError(f"{patch} does not divide an image of {down} x {across}", "patch")
-        sizes = {"channels": channels, "height": down, "width": across}
-        stage = StageSpec(width, layers)
-        return cls(
-            BlockSpec.of("image", **sizes, patch=patch, positions=True),
-            (stage,),
-            stage.layers[-1].norm if stage.layers else BlockSpec("layer"),
-            BlockSpec.of("classes", classes=classes),
-        )
+        signature = Signature.of_images(image, classes)
+        return cls.of(signature, (StageSpec(width, layers),), patch=patch)
 
     @property
     def layers(self) -> tuple[LayerSpec, ...]:
@@ -77,12 +104,9 @@ class ArchSpec:
 
     @property
     def signature(self) -> Signature | None:
-        """What it takes and gives, if it is a classifier of images."""
-        stem, head = dict(self.stem.settings), dict(self.head.settings)
-        if (self.stem.name, self.head.name) != ("image", "classes"):
-            return None
-        image = (stem["channels"], stem["height"], stem["width"])
-        return Signature(cast(tuple[int, int, int], image), cast(int, head["classes"]))
+        """What it takes and gives, as a task would say it. None where a stem or head of ours lacks
+        what makes it one."""
+        return Signature.within(self.stem, self.head)
 
     def paths(self) -> Iterator[str]:
         """The path of each layer, for messages."""

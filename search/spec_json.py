@@ -59,7 +59,7 @@ def inside(field: str) -> Iterator[None]:
         yield
     except SpecError as error:
         said = str(error).removeprefix(f"{error.field}: ")
-        raise SpecError(said, f"{field}.{error.field}") from error
+        raise SpecError(said, ".".join(filter(None, (field, error.field)))) from error
 
 
 def list_of(data: object, field: str) -> list[Any]:

@@ -157,14 +157,6 @@ class StageSpec:
             return cls(given["width"], tuple(layers), given["merge"])
 
 
-@dataclass(frozen=True)
-class Signature:
-    """What a task asks of an architecture: images `(channels, height, width)`, and classes."""
-
-    image: tuple[int, int, int]
-    classes: int
-
-
 BRIEF = ("heads", "hidden", "size")  # what people look for, where there are several settings
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from .errors import Fenced
@@ -87,6 +88,46 @@ class LogContract:
         assert found.architecture.fingerprint() == done.architecture.fingerprint()
         kinds = {name: type(value) for name, value in found.params.items()}
         assert kinds == {name: type(value) for name, value in done.params.items()}
+
+    def test_events_come_back_in_the_order_of_appending(self) -> None:
+        log, first = self.make(), a_trial().started()
+        climbed = first.climbed(a_measurement())
+        steps = [a_trial(0), a_trial(1), first, a_trial(1).started(), climbed, climbed.started()]
+        log.append(*steps[:2])
+        log.append(*steps[2:])
+        log.append()
+
+        assert [_bare(trial) for trial in log.events()] == [_bare(trial) for trial in steps]
+
+    def test_what_is_appended_together_is_taken_whole_or_not(self) -> None:
+        log, started = self.make(), a_trial().started()
+        log.append(a_trial(), started)
+        before = log.events()
+        for wrong in (a_trial(7), started, a_trial(1).started()):
+            try:
+                log.append(started.succeeded(a_measurement()), wrong)
+            except Fenced:
+                assert log.history() == [started]
+                assert log.events() == before
+            else:
+                raise AssertionError("took what cannot follow")
+
+    def test_a_trial_climbs(self) -> None:
+        log, started = self.make(), a_trial().started()
+        above = started.climbed(a_measurement())
+        log.append(a_trial(), started)
+        _refuses(log, replace(above, rung=2))
+        _refuses(log, replace(above, attempt=2))
+        log.append(above)
+        _refuses(log, started.succeeded(a_measurement()))
+        _refuses(log, above.again("lost"))
+        lost = above.started().again("the worker was lost")
+        end = lost.started().succeeded(a_measurement(0.9))
+        log.append(above.started(), lost, lost.started(), end)
+
+        assert log.history() == [end]
+        assert end.values["quality"] == 0.9
+        assert (end.rung, end.attempt) == (1, 2)
 
     def test_the_history_is_by_number(self) -> None:
         log = self.make()
@@ -206,6 +247,10 @@ class LogContract:
 
         assert len(won) == 1
         assert log.history() == won
+
+
+def _bare(trial: Trial) -> Trial:
+    return replace(trial, details={})
 
 
 def _append(log: TrialLog, *trials: Trial) -> None:

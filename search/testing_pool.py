@@ -10,6 +10,7 @@ import os
 import time
 from typing import ClassVar
 
+from .budget import Budget
 from .errors import EvaluationError, PoolError
 from .evaluate.evaluator import Evaluation
 from .objective import Measurement
@@ -34,16 +35,16 @@ def toy(evaluation: Evaluation) -> Measurement:
             time.sleep(600)
         case 6:
             time.sleep(0.5)
-    return Measurement({"quality": float(evaluation.steps)}, {"pid": os.getpid()})
+    return Measurement({"quality": float(evaluation.batch)}, {"pid": os.getpid()})
 
 
 def job(number: int, behaviour: int = GOOD, timeout_s: int = 60) -> Job:
     """A job whose measurement is its number."""
     architecture = ArchSpec.of_images((1, 8, 8), 10, 2, 32, ())
-    steps = number
-    return Job(
-        number, 1, Evaluation(architecture, "digits", steps, 1, 1, "eager", behaviour, timeout_s)
+    evaluation = Evaluation(
+        architecture, "digits", Budget(1), number, 1, "eager", behaviour, timeout_s
     )
+    return Job(number, 1, evaluation)
 
 
 class _Unpicklable(Exception):

@@ -30,7 +30,7 @@ class TrialState(StrEnum):
         return not TRANSITIONS[self]
 
 
-# state -> what may come next; PENDING again only with a higher attempt
+# state -> what may come next; PENDING again only with the next attempt, or on the next rung
 TRANSITIONS: dict[TrialState, frozenset[TrialState]] = {
     TrialState.PENDING: frozenset({TrialState.RUNNING, TrialState.PRUNED}),
     TrialState.RUNNING: frozenset(
@@ -45,14 +45,17 @@ TRANSITIONS: dict[TrialState, frozenset[TrialState]] = {
 @dataclass(frozen=True)
 class Trial:
     """Candidate `number` (from 0) of a search: the genes `params` that were proposed, the
-    architecture they mean, and what became of it. `attempt` counts from 1; it grows when the
-    worker was lost. `values` and `details` are those of a `Measurement`; `error` is one line."""
+    architecture they mean, and what became of it; a user's own architecture has no genes. `rung` is
+    the one that it is on, from 0. `attempt` counts from 1 on each rung; it grows when the worker
+    was lost. `values` and `details` are what the rungs so far have measured; `error` is one line.
+    """
 
     number: int
     params: Mapping[str, Scalar]
     architecture: ArchSpec
     state: TrialState = TrialState.PENDING
     attempt: int = 1
+    rung: int = 0
     values: Mapping[str, float] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
     error: str = ""
@@ -61,18 +64,37 @@ class Trial:
         return replace(self, state=TrialState.RUNNING, error="")
 
     def succeeded(self, measured: Measurement) -> Trial:
-        return replace(
-            self,
-            state=TrialState.SUCCEEDED,
-            values=dict(measured.values),
-            details=dict(measured.details),
-        )
+        return replace(self._with(measured), state=TrialState.SUCCEEDED)
+
+    def climbed(self, measured: Measurement) -> Trial:
+        """To the next rung, where it waits."""
+        pending = TrialState.PENDING
+        of_rungs = {"rungs": [*self.details.get("rungs", ()), dict(measured.values)]}
+        here = self._with(Measurement(measured.values, {**measured.details, **of_rungs}))
+        return replace(here, state=pending, attempt=1, rung=self.rung + 1)
+
+    def _with(self, measured: Measurement) -> Trial:
+        """What was measured on this rung joins what was before; what it took adds up."""
+        values, details = {**self.values, **measured.values}, {**self.details, **measured.details}
+        if self.rung:
+            before, now = self.details.get("seconds", {}), measured.details.get("seconds", {})
+            stages = {**before, **now}
+            details["seconds"] = {s: round(before.get(s, 0) + now.get(s, 0), 3) for s in stages}
+            took = [of.get("training_flops", 0) for of in (self.details, measured.details)]
+            details["training_flops"] = sum(took)
+        return replace(self, values=values, details=details)
 
     def failed(self, error: str) -> Trial:
         return replace(self, state=TrialState.FAILED, error=one_line(error))
 
-    def pruned(self, why: str) -> Trial:
-        return replace(self, state=TrialState.PRUNED, error=one_line(why))
+    def pruned(self, why: str, measured: Measurement | None = None) -> Trial:
+        """It was stopped: `why` says by whom or what."""
+        stopped = self._with(measured) if measured else self
+        return replace(stopped, state=TrialState.PRUNED, error=one_line(why))
+
+    def audited(self) -> Trial:
+        """The same, marked as one that the ladder has stopped and that goes on all the same."""
+        return replace(self, details={**self.details, "audited": self.rung})
 
     def again(self, why: str) -> Trial:
         """The next attempt, because the worker of this one was lost."""
@@ -89,9 +111,10 @@ def follows(new: Trial, old: Trial | None) -> bool:
     (True, True, False)
     """
     if old is None:
-        return new.state is TrialState.PENDING and new.attempt == 1
+        return new.state is TrialState.PENDING and (new.rung, new.attempt) == (0, 1)
     same = (new.number, dict(new.params), new.architecture)
     if same != (old.number, dict(old.params), old.architecture):
         return False
-    step = 1 if new.state is TrialState.PENDING else 0
-    return new.attempt == old.attempt + step and new.state in TRANSITIONS[old.state]
+    here, tried, climbed = (new.rung, new.attempt), (old.rung, old.attempt + 1), (old.rung + 1, 1)
+    allowed = [tried, climbed] if new.state is TrialState.PENDING else [(old.rung, old.attempt)]
+    return here in allowed and new.state in TRANSITIONS[old.state]

@@ -20,7 +20,16 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from ..errors import FormwrightError
-from ..search import METRICS, SAMPLERS, SPACES, TASKS, SearchSpec, SpecError
+from ..search import (
+    METRICS,
+    PROXY_NAMES,
+    SAMPLERS,
+    SPACES,
+    TASKS,
+    UNITS,
+    SearchSpec,
+    SpecError,
+)
 from .client import Client
 from .errors import InvalidRequest, NotFound
 from .records import SearchRecord, SearchState, TrialRecord
@@ -49,10 +58,10 @@ def submit(arguments: list[str]) -> int:
     for field in fields(SearchSpec):
         default: Any = field.default
         several = isinstance(default, tuple)
-        shown = " ".join(default) or "none" if several else default
+        shown = " ".join(map(str, default)) or "none" if several else default
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
-            type=str if several else type(default),
+            type=type(next(iter(default), "")) if several else type(default),
             nargs="+" if several else None,
             help=f"{helps[field.name]} (default {shown})",
         )
@@ -244,6 +253,19 @@ def _field_help() -> dict[str, str]:
         "timeout_s": "seconds after which a trial has failed",
         "attempts": "how often a trial is tried whose worker is lost",
         "knobs": "a part of the space, as in width=16|32 depth=2",
+        "constraints": "what a candidate must keep, as in 'params<=2e4' 'quality>=0.9'",
+        "baselines": "files with architectures of your own (their JSON), tried first",
+        "budget": f"of training in another unit, as in '2e6 tokens'; of: {', '.join(UNITS)}",
+        "rates": "learning rates that each trial is trained with; the best counts",
+        "pretrain": "steps of self-supervised training before the training",
+        "rungs": "parts of the training after which only the best go on",
+        "keep": "one of so many goes on",
+        "audit": "share of those who were stopped that is trained to the end all the same",
+        "latency": "whole: each model is compiled and measured; layers: predicted, then the front",
+        "weights": "own: each trial is trained; shared: sub-models of one trained supernet",
+        "seconds": "of evaluation that all trials may take together; 0: no bound",
+        "proxies": f"scores without training, for the record: {', '.join(PROXY_NAMES)}",
+        "flops": "of training that all trials may take together; 0: no bound",
     }
 
 
@@ -260,7 +282,17 @@ def _spec(given: argparse.Namespace) -> SearchSpec:
         value = getattr(given, field.name)
         if value is not None:
             data[field.name] = value
+    if given.baselines is not None:
+        data["baselines"] = list(map(_architecture, given.baselines))
     return SearchSpec.from_dict(data)
+
+
+def _architecture(given: str) -> str:
+    """The JSON itself, or what is in the file. Raises SpecError."""
+    try:
+        return given if given.lstrip().startswith("{") else Path(given).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"cannot read {given}: {error}", "baselines") from error
 
 
 def _search(client: Client, id: str | None) -> SearchRecord:

@@ -6,7 +6,7 @@ It must not know the store, and decides nothing but what a message means. Next: 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,10 +25,12 @@ def to_spec(spec: SearchSpec) -> pb.SearchSpec:
 
 def from_spec(message: pb.SearchSpec) -> SearchSpec:
     """What is not set has its default. Raises SpecError."""
-    given: dict[str, Any] = {field.name: value for field, value in message.ListFields()}
-    for name in ("objectives", "knobs"):
-        if name in given:
-            given[name] = tuple(given[name])
+    given: dict[str, Any] = {
+        field.name: list(value)
+        if isinstance(value, Sequence) and not isinstance(value, str)
+        else value
+        for field, value in message.ListFields()
+    }
     return SearchSpec.from_dict(given)
 
 
@@ -69,6 +71,7 @@ def to_trial(record: TrialRecord, details: bool = True) -> pb.Trial:
         number=record.number,
         state=to_trial_state(record.state),
         attempt=record.attempt,
+        rung=record.rung,
         architecture=to_architecture(record.architecture),
         metrics=dict(record.values),
         machine=record.machine,
@@ -86,6 +89,7 @@ def from_trial(message: pb.Trial) -> TrialRecord:
         number=message.number,
         state=from_trial_state(message.state),
         attempt=message.attempt,
+        rung=message.rung,
         fingerprint=message.architecture.fingerprint,
         architecture=ArchSpec.from_json(message.architecture.spec_json),
         values=dict(message.metrics),

@@ -75,6 +75,7 @@ class TrialRecord:
     error: str
     created: datetime
     updated: datetime
+    rung: int = 0
 
     @property
     def machine(self) -> str:

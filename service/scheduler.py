@@ -17,7 +17,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import FormwrightError
-from ..search import Fenced, Pool, PoolError, Trial, TrialState, drive, make_pool
+from ..search import (
+    ArchSpec,
+    Fenced,
+    Measurement,
+    Pool,
+    PoolError,
+    Trial,
+    TrialState,
+    drive,
+    make_pool,
+)
 from .errors import ServiceError
 from .records import Claim, SearchState
 from .settings import LEASE_S
@@ -126,11 +136,17 @@ class _Log:
         self._log = store.log(claim)
         self._stopping = stopping
 
-    def append(self, trial: Trial) -> None:
-        self._log.append(trial)
+    def append(self, *trials: Trial) -> None:
+        self._log.append(*trials)
 
     def history(self) -> list[Trial]:
         return self._log.history()
+
+    def events(self) -> list[Trial]:
+        return self._log.events()
+
+    def answer(self, architecture: ArchSpec, recipe: str, machine: str) -> Measurement | None:
+        return self._log.answer(architecture, recipe, machine)
 
     def wanted(self) -> bool:
         return not self._stopping.is_set() and self._log.wanted()

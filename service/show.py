@@ -1,57 +1,25 @@
 """What people see on a terminal: tables, a plot, and a search while it runs.
 
-It must not know the wire or the store. Next: `cli.py`.
+It must not know the wire or the store. Next: `cli.py`; `../search/show/` draws what a search on
+this machine shows too.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import time
 from collections.abc import Iterable, Sequence
 
 import plotext
 from rich import box
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import one_line
-from ..search import METRICS, Direction, TrialState, pareto
+from ..search import Board, arrow, drawn
+from ..search import front_table as front_table
+from ..search import trials_table as trials_table
 from .client import Client
 from .records import Event, SearchRecord, SearchState, TrialRecord
-
-LONGEST_ERROR = 160  # characters in a table; `trials --json` has all
-
-
-def trials_table(trials: Iterable[TrialRecord], title: str, metrics: Sequence[str]) -> Table:
-    """One row a trial: its state, its metrics and its architecture, or why there are none."""
-    return _table(trials, title, metrics, states=True)
-
-
-def front_table(trials: Iterable[TrialRecord], title: str, metrics: Sequence[str]) -> Table:
-    """The same for trials that have all succeeded."""
-    return _table(trials, title, metrics, states=False)
-
-
-def _table(
-    trials: Iterable[TrialRecord], title: str, metrics: Sequence[str], states: bool
-) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    table.add_column("trial", justify="right")
-    if states:
-        table.add_column("state")
-    for name in metrics:
-        table.add_column(f"{name} {arrow(name)}", justify="right")
-    table.add_column("architecture", overflow="fold")
-    for trial in trials:
-        state = [trial.state.lower()] if states else []
-        numbers = [number(trial.values[m]) if m in trial.values else "" for m in metrics]
-        what = trial.architecture.short()
-        if trial.error:
-            what += f"\n{one_line(trial.error, LONGEST_ERROR)}"
-        table.add_row(str(trial.number), *state, *numbers, Text(what))
-    return table
 
 
 def plot(
@@ -76,49 +44,6 @@ def plot(
     return str(plotext.uncolorize(plotext.build()))
 
 
-class Board:
-    """A search while it runs: how far it is, and the front so far. Fed with events."""
-
-    def __init__(self, search: SearchRecord, console: Console) -> None:
-        self._metrics = search.spec.objectives
-        self._trials: dict[int, TrialRecord] = {}
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[now]}"),
-            console=console,
-        )
-        total = search.spec.trials
-        self._task = self._bar.add_task("queued", total=total, now="")
-        self.state = search.state
-        self.error = search.error
-
-    def add(self, event: Event) -> str:
-        """Takes an event; returns a line about it, empty if it is of no interest by itself."""
-        if event.trial is None:
-            self.state, self.error = event.state or self.state, event.error
-            line = f"search {self.state.lower()}" + (f": {self.error}" if self.error else "")
-        else:
-            self._trials[event.trial.number] = event.trial
-            line = describe(event.trial, self._metrics)
-        counts = Counter(trial.state for trial in self._trials.values())
-        ended = sum(count for state, count in counts.items() if state.final)
-        now = ", ".join(f"{n} {state.lower()}" for state, n in sorted(counts.items()))
-        self._bar.update(self._task, completed=ended, description=self.state.lower(), now=now)
-        return line
-
-    def front(self) -> list[TrialRecord]:
-        done = [t for t in self._trials.values() if t.state is TrialState.SUCCEEDED]
-        return pareto(done, [METRICS[name] for name in self._metrics])
-
-    def __rich__(self) -> Group:
-        front = self.front()
-        rows = [front_table(front, "front so far", self._metrics)] if front else []
-        return Group(self._bar, *rows)  # what does not fit on a small terminal is cut at the end
-
-
 def searches_table(searches: Iterable[SearchRecord]) -> Table:
     """One row a search, the newest first."""
     table = Table(box=box.SIMPLE_HEAD)
@@ -137,38 +62,31 @@ def searches_table(searches: Iterable[SearchRecord]) -> Table:
 def follow(client: Client, search: SearchRecord, console: Console) -> SearchState:
     """Shows a search until it has ended: a live board on a terminal, of which the front stays;
     lines elsewhere. Returns the state it ended in."""
-    board = Board(search, console)
+    board, state = Board(search.spec, search.state.lower()), search.state
+    board.error = search.error
     if not console.is_terminal:
         for event in client.watch(search.id):
-            if line := board.add(event):
+            state = event.state or state
+            if line := take(board, event):
                 console.print(line, highlight=False, markup=False, soft_wrap=True)
-        return board.state
-    with Live(board, console=console, refresh_per_second=4, transient=True):
+        return state
+    with drawn(board, console, time.time) as frame:
         for event in client.watch(search.id):
-            board.add(event)
+            state = event.state or state
+            with frame.lock:
+                take(board, event)
     error = f": {board.error}" if board.error else ""
-    end = f"search {search.id} {board.state.lower()}{error}"
+    end = f"search {search.id} {board.state}{error}"
     console.print(end, highlight=False, markup=False, soft_wrap=True)
-    if front := board.front():
-        console.print(front_table(front, "front", search.spec.objectives))
-    return board.state
+    if board.front:
+        console.print(front_table(board.front, "front", search.spec.objectives))
+    return state
 
 
-def describe(trial: TrialRecord, metrics: Sequence[str]) -> str:
-    """One line about a trial that ended or is tried again; empty for the ways in between."""
-    if trial.state is TrialState.SUCCEEDED:
-        numbers = "  ".join(f"{m} {number(trial.values[m])}" for m in metrics)
-        return f"trial {trial.number}: {numbers}  {trial.architecture.short()}"
-    if trial.error and trial.state is not TrialState.RUNNING:
-        return f"trial {trial.number} {trial.state.lower()}: {trial.error}"
-    return ""
-
-
-def number(value: float) -> str:
-    """Four digits that matter; whole numbers whole."""
-    return f"{int(value):,}" if value == int(value) and abs(value) >= 100 else f"{value:.4g}"
-
-
-def arrow(metric: str) -> str:
-    """Which way is better."""
-    return "↑" if METRICS[metric].direction is Direction.MAXIMIZE else "↓"
+def take(board: Board, event: Event) -> str:
+    """Tells a board of an event; returns a line about it, empty if it is of no interest by
+    itself."""
+    if event.trial is not None:
+        return board.add(event.trial, event.time.timestamp())
+    board.state, board.error = (event.state or board.state).lower(), event.error
+    return f"search {board.state}" + (f": {board.error}" if board.error else "")

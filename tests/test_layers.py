@@ -19,7 +19,12 @@ MAY_IMPORT = {
 # guest -> the files that may import it (a folder ends in /)
 ONLY = {
     "ray": ("search/run/ray_pool.py",),
-    "optuna": ("search/propose/tpe.py",),
+    "optuna": (
+        "search/propose/optuna_study.py",
+        "search/propose/tpe.py",
+        "search/propose/nsga2.py",
+    ),
+    "matplotlib": ("search/show/picture.py", "search/show/panels.py"),
     "sqlalchemy": ("service/store/",),
     "grpc": (
         "service/server.py",

@@ -8,7 +8,7 @@ from pathlib import Path
 from formwright.search import SPACES, draw
 from formwright.search.space import Signature
 
-DIGITS = Signature((1, 8, 8), 10)
+DIGITS = Signature.of_images((1, 8, 8), 10)
 GENES = {
     "metaformer": {"patch": 2, "width": 32, "depth": 4, "mixer0": "conv", "mixer1": "conv",
                    "mixer2": "attention", "mixer3": "mamba2", "ratio0": 2, "ratio1": 2},

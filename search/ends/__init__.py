@@ -26,6 +26,7 @@ HEADS = Registry(
         "classes": ".ends.classes:HEAD",
         "language": ".ends.language:HEAD",
         "token_classes": ".ends.token_classes:HEAD",
+        "unfold": ".ends.unfold:HEAD",
     },
 )
 

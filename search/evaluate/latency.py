@@ -1,16 +1,14 @@
 """The latency of a candidate, on the graph that our compiler rewrote, in a quiet machine.
 
-The one file of the search that imports the compiler. Calls of the candidate alternate with calls
-of a fixed piece of work: a machine that is slow today is slow for both, and `ratio` says how much
-the candidate costs regardless. It must not know training or tasks. Next: `quiet.py`, `machine.py`.
+The one file of the search that imports the compiler. What was compiled is checked against what it
+was compiled from, before any clock starts. It must not know training or tasks. Next: `timing.py`,
+`memory.py`, `machine.py`; `decode.py` measures a step of generation.
 """
 
 from __future__ import annotations
 
-import gc
-import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,69 +20,124 @@ from ...compiler import Report, collect
 from ...compiler.lower import target as known_target
 from ..errors import EvaluationError
 from .failure import Deadline, reason
-from .machine import Machine, machine, using_threads
-from .quiet import alone, working
+from .machine import Conditions, Machine, conditions, machine, using_threads
+from .memory import peak_bytes
+from .quiet import working
+from .timing import REFERENCE, WARM_UP, Times, in_turn
 
-REFERENCE = "r1"  # a new name with every change of the work, so that no ratios of two are compared
-RTOL, ATOL = 1e-3, 1e-3  # of outputs, which are logits: rounding is far below, mistakes far above
-WARM_UP = 5  # calls
-LEAST, MOST = 30, 2000  # calls that are measured
-AIM_S = 0.5  # together, if the least number of calls allows
+__all__ = [
+    "MEASURED",
+    "REFERENCE",
+    "Compiled",
+    "Latency",
+    "check_target",
+    "compiled",
+    "measure",
+    "measuring",
+]
 
-Call = Callable[[], Tensor]
+AIM_S = 0.5  # of the calls that are measured, together
+FAR = 1e-3  # of the largest output that is 1 or more: rounding is far below, mistakes far above
+TIMES = ("latency_ms", "latency_p95_ms", "latency_ratio", "throughput")
+MEASURED = (*TIMES, "peak_bytes")
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Times of one call with a batch of `batch` images, in ms; `samples` calls were measured.
-    `compile_s` and `measure_s` are by the clock, waiting included."""
+    """One call with a batch of `batch` inputs: its `times`, and the most memory that it takes
+    beside the weights, if that was wanted. `compile_s` and `measure_s` are by the clock, waiting
+    included."""
 
-    median_ms: float
-    p95_ms: float
-    reference_ms: float
-    samples: int
+    times: Times
     batch: int
     graph_hash: str
     report: dict[str, Any]
     machine: Machine
+    conditions: Conditions
     compile_s: float
     measure_s: float
+    peak_bytes: int | None = None
+
+    @property
+    def median_ms(self) -> float:
+        return self.times.median_ms
+
+    @property
+    def p95_ms(self) -> float:
+        return self.times.p95_ms
+
+    @property
+    def reference_ms(self) -> float:
+        return self.times.reference_ms
+
+    @property
+    def samples(self) -> int:
+        """Calls that count."""
+        return len(self.times.calls)
 
     @property
     def ratio(self) -> float:
-        """The median, in calls of the reference."""
-        return self.median_ms / self.reference_ms
+        """What a call takes in calls of the reference, in the median pair."""
+        return self.times.ratio
+
+    def values(self) -> dict[str, float]:
+        """By the ids of METRICS; throughput is in inputs a second."""
+        numbers = (self.median_ms, self.p95_ms, self.ratio, self.batch / self.median_ms * 1e3)
+        values = dict(zip(TIMES, numbers, strict=True))
+        return values if self.peak_bytes is None else values | {"peak_bytes": self.peak_bytes}
+
+    def record(self) -> dict[str, Any]:
+        """What the values depend on beside the machine and the report, JSON-ready."""
+        return {
+            "batch": self.batch,
+            "graph_hash": self.graph_hash,
+            "reference": REFERENCE,
+            "warm_up": WARM_UP,
+            **self.times.record(),
+            **self.conditions.to_dict(),
+        }
 
 
 def measure(
-    model: nn.Module, example: Tensor, *, target: str, threads: int, deadline: Deadline
+    model: nn.Module,
+    example: Tensor,
+    *,
+    target: str,
+    threads: int,
+    deadline: Deadline,
+    wanted: Collection[str] = (),
 ) -> Latency:
-    """The time of a call of the compiled model, without gradients; leaves it in eval mode.
+    """The time of a call of the compiled model, without gradients; leaves it in eval mode. With
+    "peak_bytes" among `wanted`, its memory too.
 
-    Whatever this process had compiled with `torch.compile` is forgotten, before and after. Raises
-    EvaluationError if the model cannot be compiled, if the compiled model gives another answer,
-    or if the time is up. Where our compiler declined or failed, the target compiled the graph as
-    it was: that is a measurement, and the report says so.
+    `example` is what the model takes: images, series, tokens. Whatever this process had compiled
+    with `torch.compile` is forgotten, before and after. Raises EvaluationError if the model cannot
+    be compiled, if the compiled model gives another answer, or if the time is up. Where our
+    compiler declined or failed, the target compiled the graph as it was: that is a measurement, and
+    the report says so.
     """
     model.eval()
-    with using_threads(threads), torch.no_grad(), _forgetting():
+    with measuring(threads):
         started = time.monotonic()
-        call, report = _compiled(model, example, target)
-        compiled = time.monotonic()
+        made = compiled(model, (example,), target)
         deadline.check("compiling")
-        candidate, reference = _alternate(call, deadline)
+        between = time.monotonic()
+        peak = None
+        if "peak_bytes" in wanted:
+            with working():
+                peak = peak_bytes(made.call, example.device)
+        times = in_turn(made.call, aim_s=AIM_S, deadline=deadline)
         ended = time.monotonic()
     return Latency(
-        median_ms=statistics.median(candidate),
-        p95_ms=_p95(candidate),
-        reference_ms=statistics.median(reference),
-        samples=len(candidate),
+        times=times,
         batch=len(example),
-        graph_hash=report.graph_hash,
-        report=report.to_dict(),
+        graph_hash=made.report.graph_hash,
+        report=made.report.to_dict(),
         machine=machine(threads, target),
-        compile_s=compiled - started,
-        measure_s=ended - compiled,
+        conditions=conditions(),
+        compile_s=between - started,
+        measure_s=ended - between,
+        peak_bytes=peak,
     )
 
 
@@ -94,94 +147,59 @@ def check_target(name: str) -> None:
 
 
 @contextmanager
-def _forgetting() -> Iterator[None]:
-    """Dynamo keeps code per function, and gives up on one after eight models that share it: all
-    candidates do. Forgetting also keeps a worker from growing."""
-    torch.compiler.reset()
-    try:
-        yield
-    finally:
+def measuring(threads: int) -> Iterator[None]:
+    """What a measurement wants of the process: so many threads, no gradients, and nothing that was
+    compiled before. Dynamo keeps code per function, and gives up on one after eight models that
+    share it: all candidates do. Forgetting also keeps a worker from growing."""
+    with using_threads(threads), torch.no_grad():
         torch.compiler.reset()
-
-
-def _compiled(model: nn.Module, example: Tensor, target: str) -> tuple[Call, Report]:
-    compiled = torch.compile(model, backend="formwright", options={"target": target}, dynamic=False)
-    with working(), collect() as report:
-        expected = model(example)
         try:
-            found = compiled(example)
+            yield
+        finally:
+            torch.compiler.reset()
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """`call()` is one call of the compiled function, with the arguments it was compiled for."""
+
+    call: Callable[[], Any]
+    report: Report
+
+
+def compiled(function: Callable[..., Any], given: tuple[Any, ...], target: str) -> Compiled:
+    """`function`, compiled for these shapes and called once. Raises EvaluationError where it cannot
+    be compiled, or gives another answer than as it is."""
+    made = torch.compile(function, backend="formwright", options={"target": target}, dynamic=False)
+    with working(), collect() as report:
+        expected = function(*given)
+        try:
+            found = made(*given)
         except Exception as error:
             raise EvaluationError(reason(error)) from error
     if not report.graphs:
         raise EvaluationError("nothing was compiled: torch.compile is switched off, or gave up")
     _check(found, expected)
-    return lambda: compiled(example), report
+    return Compiled(lambda: made(*given), report)
 
 
-def _check(found: Tensor, expected: Tensor) -> None:
+def _check(found: Any, expected: Any) -> None:
+    """Of outputs, or tuples and lists of them."""
+    if isinstance(expected, tuple | list):
+        for one, other in zip(found, expected, strict=True):
+            _check(one, other)
+        return
     if found.shape != expected.shape or found.dtype != expected.dtype:
         raise EvaluationError(
             f"compiled, the model returns {found.dtype} {list(found.shape)}; "
             f"as it is, {expected.dtype} {list(expected.shape)}"
         )
-    if not torch.allclose(found, expected, rtol=RTOL, atol=ATOL):
-        far = (found - expected).abs().max().item()
+    differs = found != expected  # not where both are infinite
+    if expected.is_floating_point() and expected.isnan().any():
+        raise EvaluationError("the model returns what is not a number")
+    if not differs.any():
+        return
+    far = (found.double() - expected.double())[differs].abs().max().item()
+    largest = expected[expected.isfinite()].abs().max().item()
+    if not far <= FAR * max(1.0, largest):
         raise EvaluationError(f"compiled, the model gives another answer: up to {far:.3g} away")
-
-
-def _alternate(call: Call, deadline: Deadline) -> tuple[list[float], list[float]]:
-    """Times in ms of the candidate and of the reference, called in turn."""
-    reference = _reference()
-    with working():
-        gc.collect()
-    try:
-        with alone(deadline.at) as alive, _no_gc():
-            warm = []
-            for _ in range(WARM_UP):
-                deadline.check("warming up")
-                alive()
-                warm.append(_timed(call) + _timed(reference))
-            pair = statistics.median(warm[1:])  # the first call is another story
-            rounds = []
-            for _ in range(min(max(LEAST, round(AIM_S * 1e3 / pair)), MOST)):
-                deadline.check("measuring")
-                alive()
-                rounds.append((_timed(call), _timed(reference)))
-    except TimeoutError as error:
-        raise deadline.passed("waiting for a quiet machine") from error
-    return [mine for mine, _ in rounds], [fixed for _, fixed in rounds]
-
-
-def _timed(call: Call) -> float:
-    started = time.perf_counter_ns()
-    call()
-    return (time.perf_counter_ns() - started) / 1e6
-
-
-@contextmanager
-def _no_gc() -> Iterator[None]:
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
-
-
-def _reference() -> Call:
-    """What a layer does, in a fixed size on fixed data, run as it is: about as long as a small
-    candidate. `REFERENCE` is its version."""
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randn(128, 256, generator=generator)
-    weight = torch.randn(256, 256, generator=generator) / 16
-
-    def work() -> Tensor:
-        mixed = torch.softmax(tokens @ weight, dim=-1) @ weight
-        return nn.functional.layer_norm(mixed, (256,))
-
-    return work
-
-
-def _p95(times: list[float]) -> float:
-    return statistics.quantiles(times, n=20, method="inclusive")[-1]

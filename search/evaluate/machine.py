@@ -19,6 +19,7 @@ from ... import __version__
 from ..spec_json import canonical_json
 
 CGROUPS = Path("/sys/fs/cgroup")
+GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,27 @@ class Machine:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"fingerprint": self.fingerprint}
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How the machine was at the time: the governor of the processor's clock and the cgroup's quota
+    in cores, None where there is none to be read, and the load of the last minute. They change
+    while the machine stays the same, so they are no part of its fingerprint."""
+
+    governor: str | None
+    quota: float | None
+    load: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def conditions() -> Conditions:
+    """Of this machine, now."""
+    governor = "".join(_lines(GOVERNOR)).strip() or None
+    quota = cpu_quota(_lines(Path("/proc/self/cgroup")), CGROUPS)
+    return Conditions(governor, quota, os.getloadavg()[0] if hasattr(os, "getloadavg") else None)
 
 
 def machine(threads: int, target: str) -> Machine:

@@ -11,6 +11,8 @@ SAMPLERS = Registry(
     "formwright.samplers",
     Sampler,
     {
+        "exact": ".propose.exact:SAMPLER",
+        "nsga2": ".propose.nsga2:SAMPLER",
         "random": ".propose.random:SAMPLER",
         "tpe": ".propose.tpe:SAMPLER",
     },

@@ -1,4 +1,5 @@
-"""Which candidate comes next: the proposer's, unless its architecture was there before.
+"""Which candidate comes next: the user's own first, then the proposer's, unless its architecture
+was there before.
 
 Samplers propose the same genes again on discrete spaces, and different genes may mean the same
 architecture; neither is evaluated twice. It must not know how candidates are evaluated.
@@ -8,7 +9,7 @@ Next: `../propose/proposer.py`.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -31,7 +32,8 @@ T = TypeVar("T")
 
 class Candidates:
     """The architectures of one search, each once. `count` is how many trials there were. What a
-    space or a sampler of another package raises comes out as SpecError that names it."""
+    space or a sampler of another package raises comes out as SpecError that names it; so does a
+    baseline that is not made for the task."""
 
     def __init__(self, space: Space, signature: Signature, sampler: Sampler, spec: SearchSpec):
         self._space = space
@@ -41,21 +43,27 @@ class Candidates:
         metrics = [METRICS[name] for name in spec.objectives]
         self._proposer = _call(self._of_sampler, lambda: sampler.make(space, metrics, spec.seed))
         self._seed = spec.seed
+        self._baselines = _fitting(spec.enqueued(), signature)
         self._known: set[str] = set()  # fingerprints
         self._misfit = ""
         self.count = 0
 
     def tell(self, trial: Trial) -> None:
         """A trial as it is now. Raises SpecError if it is not of this space."""
-        if self._canonical(trial.params) != dict(trial.params):
-            raise SpecError(f"trial {trial.number} is not of the space {self._space.name!r}")
-        self._known.add(canonical(trial.architecture).fingerprint())
-        self.count = max(self.count, trial.number + 1)
-        _call(self._of_sampler, lambda: self._proposer.tell(trial))
+        new = trial.number >= self.count
+        if new:
+            if trial.params and self._canonical(trial.params) != dict(trial.params):
+                raise SpecError(f"trial {trial.number} is not of the space {self._space.name!r}")
+            self._known.add(canonical(trial.architecture).fingerprint())
+            self.count = trial.number + 1
+        if trial.params:  # a baseline has no genes to learn from
+            _call(self._of_sampler, lambda: self._proposer.tell(trial))
 
     def propose(self) -> Trial | None:
         """The next trial, or None if the space holds no further architecture. Raises SpecError if
         it holds none at all for this task."""
+        if self.count < len(self._baselines):
+            return Trial(self.count, {}, self._baselines[self.count])
         for proposed in self._proposals():
             genes = self._canonical(proposed)
             architecture = self._decode(genes)
@@ -104,6 +112,18 @@ class Candidates:
         if not isinstance(made, ArchSpec):
             raise SpecError(f"{self._of_space} made a {type(made).__name__}, not an ArchSpec")
         return canonical(made)
+
+
+def _fitting(baselines: Sequence[ArchSpec], signature: Signature) -> list[ArchSpec]:
+    """Each once, as a search spells it."""
+    made = {}
+    for at, baseline in enumerate(baselines):
+        if baseline.signature != signature:
+            said = f"it is made for {baseline.signature}; the task has {signature}"
+            raise SpecError(said, f"baselines[{at}]")
+        spelled = canonical(baseline)
+        made[spelled.fingerprint()] = spelled
+    return list(made.values())
 
 
 def _call(whose: str, what: Callable[[], T]) -> T:

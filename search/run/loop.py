@@ -1,107 +1,55 @@
-"""The search loop: propose -> submit -> record, asynchronous, without a generation's barrier.
+"""The search loop: asynchronous, without a generation's barrier; the log is the truth.
 
-The log is the truth: whatever was running when somebody else ran this search is tried again, with
-the next attempt number. It must not know Ray, Optuna or SQL, and does no output of its own.
-Next: `../propose/`, `pool.py`, `log.py`.
+    replay -> start who may -> prepare one candidate more -> take what came -> ...
+
+Candidates are proposed ahead, while workers work, and are in the log before they are started: so
+nobody waits for a sampler, and whoever goes on with the log has the same ones. It must not know
+Ray, Optuna or SQL, and does no output of its own. Next: `state.py`, `pool.py`, `log.py`.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
 from ..errors import Fenced, SearchError
+from ..evaluate.cache import cache_folder
+from ..evaluate.checkpoint import forget
 from ..evaluate.evaluator import Evaluation, evaluation_seed
 from ..evaluate.quiet import working
 from ..objective import Measurement
-from ..propose import SAMPLERS
 from ..search_spec import SearchSpec
-from ..space import SPACES
-from ..tasks import TASKS
-from ..trial import Trial, TrialState
-from .candidates import Candidates
+from ..trial import Trial
+from .ladder import Rung
 from .log import TrialLog
 from .pool import Job, Outcome, Pool
+from .state import ORPHANED, State, became
 
-HOPELESS = 10  # trials that fail alike before any has succeeded: it is not the candidates
 POLL_S = 0.25  # how long a cancellation may go unseen
 
+Seen = Callable[[Trial], None]
 
-def drive(
-    spec: SearchSpec,
-    pool: Pool,
-    log: TrialLog,
-    seen: Callable[[Trial], None] = lambda trial: None,
-) -> None:
+
+def drive(spec: SearchSpec, pool: Pool, log: TrialLog, seen: Seen = lambda trial: None) -> None:
     """Runs the search to its end, from wherever the log is; `seen` is called with each transition.
 
-    Returns when the budget is spent, the space is exhausted, or the search was cancelled. Raises
-    Fenced if somebody else runs it now, SpecError if what the spec names is broken, SearchError if
-    no candidate can succeed.
+    Returns when the budget is spent, the space is exhausted, or the search was paused or cancelled.
+    Raises Fenced if somebody else runs it now, SpecError if what the spec names is broken,
+    SearchError if no candidate can succeed.
     """
-    spec.check_names()
-    space, task = spec.part_of(SPACES.load(spec.space)), TASKS.load(spec.task)
-    candidates = Candidates(space, task.signature, SAMPLERS.load(spec.sampler), spec)
-    running: dict[int, Trial] = {}
-    waiting: deque[Trial] = deque()
-
-    def record(trial: Trial) -> Trial:
-        log.append(trial)
-        seen(trial)
-        return trial
-
-    def wanted() -> bool:
-        with working():  # not while a latency is being measured
-            return log.wanted()
-
-    def next_trial() -> Trial | None:
-        if waiting:
-            return waiting.popleft()
-        if candidates.count >= spec.trials:
-            return None
-        with working():
-            trial = candidates.propose()
-        return record(trial) if trial else None
-
-    def retry(trial: Trial, why: str) -> None:
-        if trial.attempt < spec.attempts:
-            waiting.append(record(trial.again(why)))
-        else:
-            fail(trial, f"given up in attempt {trial.attempt}: {why}")
-
-    def fail(trial: Trial, why: str) -> None:
-        candidates.tell(record(trial.failed(why)))
-        if reason := hopeless(log.history()):
-            raise SearchError(reason)
-
-    def take(outcome: Outcome) -> None:
-        trial = running.pop(outcome.job.number)
-        if outcome.lost:
-            retry(trial, outcome.error)
-        elif outcome.measured is None:
-            fail(trial, outcome.error)
-        elif wrong := unusable(outcome.measured, spec):
-            fail(trial, wrong)
-        else:
-            candidates.tell(record(trial.succeeded(outcome.measured)))
-
+    run = _Run(spec.check_names(), pool, log, seen)
     try:
-        for earlier in log.history():
-            candidates.tell(earlier)
-            if earlier.state is TrialState.PENDING:
-                waiting.append(earlier)
-            elif earlier.state is TrialState.RUNNING:
-                retry(earlier, "whoever ran the search was lost")
-        while wanted():
-            while len(running) < pool.slots and (trial := next_trial()):
-                running[trial.number] = record(trial.started())
-                candidates.tell(running[trial.number])
-                pool.submit(Job(trial.number, trial.attempt, evaluation(spec, trial)))
-            if not running:
+        run.replay()
+        while run.wanted():
+            run.start()
+            more = run.prepare()
+            if not more and not run.busy and not run.end():
                 return
-            for outcome in pool.wait(POLL_S):
-                take(outcome)
+            outcomes = pool.wait(0.0 if more else POLL_S)
+            if not outcomes:
+                run.write()  # else together with what follows from them
+            run.take(outcomes)
     except Fenced:
         if log.wanted():
             raise
@@ -109,32 +57,136 @@ def drive(
         pool.stop()
 
 
-def hopeless(trials: list[Trial]) -> str:
-    """Why no candidate will succeed, empty if one may: all that ended failed, and alike."""
-    ended = [trial for trial in trials if trial.state.final]
-    errors = {trial.error for trial in ended if trial.state is TrialState.FAILED}
-    if len(ended) < HOPELESS or len(errors) != 1 or any(trial.values for trial in ended):
-        return ""
-    return f"the first {len(ended)} trials failed alike: {errors.pop()}"
+class _Run:
+    """One driver of one search. What it decides is told to the state at once, and written to the
+    log together: once for each glance at the workers."""
+
+    def __init__(self, spec: SearchSpec, pool: Pool, log: TrialLog, seen: Seen) -> None:
+        self._spec, self._pool, self._log, self._seen = spec, pool, log, seen
+        self._state = State(spec)
+        self._moves: list[Trial] = []
+        self._jobs: list[Job] = []
+        self._answers: dict[int, Measurement | None] = {}
+        self._asked_at = -math.inf
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._state.running)
+
+    def wanted(self) -> bool:
+        """Asked now and then: the log refuses what is appended to a search that is not wanted."""
+        if time.monotonic() - self._asked_at < POLL_S:
+            return True
+        with working():  # not while a latency is being measured
+            wanted = self._log.wanted()
+        self._asked_at = time.monotonic()
+        return wanted
+
+    def replay(self) -> None:
+        """What the log says; whatever was running is tried again."""
+        for event in self._log.events():
+            self._state.tell(event)
+        for trial in list(self._state.running.values()):
+            self._move(self._state.lost(trial, ORPHANED))
+
+    def start(self) -> None:
+        """Fills the slots with who may run."""
+        state, spec = self._state, self._spec
+        while len(state.running) < self._pool.slots and (trial := state.next()):
+            started = self._move(trial.started())
+            if answer := self._answer(started):
+                self._move(became(started, answer, spec, state.ladder))
+                continue
+            evaluated = evaluation(spec, started, state.ladder.rungs[trial.rung])
+            self._jobs.append(Job(trial.number, trial.attempt, evaluated))
+        if self._jobs or any(move.state.final or move.rung for move in self._moves):
+            self.write()
+
+    def prepare(self) -> bool:
+        """One candidate more, if fewer wait than there are slots."""
+        if self._state.prepared >= self._pool.slots:
+            return False
+        if trial := self._state.propose():
+            self._answer(self._move(trial))
+        return trial is not None
+
+    def take(self, outcomes: Sequence[Outcome]) -> None:
+        """What became of jobs; written when the next ones start."""
+        for outcome in outcomes:
+            trial = self._state.running.get(outcome.job.number)
+            if trial is None or trial.attempt != outcome.job.attempt:
+                continue  # of an attempt that was given up
+            if outcome.lost:
+                self._move(self._state.lost(trial, outcome.error))
+            elif outcome.measured is None:
+                self._move(trial.failed(outcome.error))
+            else:
+                self._move(became(trial, outcome.measured, self._spec, self._state.ladder))
+        if reason := self._state.hopeless():
+            self.write()
+            raise SearchError(reason)
+
+    def end(self) -> bool:
+        """Whether there is still something to do once nobody runs and nobody may start: those who
+        wait on the ladder are stopped."""
+        stopped = self._state.stopped()
+        for trial in stopped:
+            self._move(trial)
+        self.write()
+        return self._state.next() is not None
+
+    def _answer(self, trial: Trial) -> Measurement | None:
+        """What another search has measured on the machine that measures here; looked for once, if
+        possible while workers work."""
+        machine = self._state.machine
+        if machine is None or trial.rung or trial.attempt > 1:
+            return None
+        if trial.number not in self._answers:
+            found = self._log.answer(trial.architecture, self._spec.recipe(), machine)
+            wanted = self._state.ladder.rungs[0].metrics
+            whole = found is not None and all(name in found.values for name in wanted)
+            self._answers[trial.number] = found if whole else None
+        return self._answers[trial.number]
+
+    def _move(self, trial: Trial) -> Trial:
+        self._state.tell(trial)
+        self._moves.append(trial)
+        return trial
+
+    def write(self) -> None:
+        """To the log first: what a worker does is in it before."""
+        moves, jobs = self._moves, self._jobs
+        self._moves, self._jobs = [], []
+        if moves:
+            self._log.append(*moves)
+        for trial in moves:
+            if trial.state.final:
+                forget(evaluation(self._spec, trial, self._state.ladder.rungs[0]))
+            self._seen(trial)
+        for job in jobs:
+            self._pool.submit(job)
 
 
-def unusable(measured: Measurement, spec: SearchSpec) -> str:
-    """What is wrong with the values, empty if nothing is."""
-    if missing := [name for name in spec.objectives if name not in measured.values]:
-        return f"was not measured: {', '.join(missing)}"
-    infinite = [name for name, value in measured.values.items() if not math.isfinite(value)]
-    return f"not a finite number: {', '.join(infinite)}" if infinite else ""
-
-
-def evaluation(spec: SearchSpec, trial: Trial) -> Evaluation:
-    """What a worker is given: everything that the measurement depends on."""
+def evaluation(spec: SearchSpec, trial: Trial, rung: Rung) -> Evaluation:
+    """What a worker is given: everything that the measurement depends on. Weights that are shared
+    are those of the search, not of one candidate."""
+    own = evaluation_seed(spec.seed, trial.architecture.fingerprint())
     return Evaluation(
         architecture=trial.architecture,
         task=spec.task,
-        steps=spec.steps,
+        budget=spec.training(),
         batch=spec.batch,
         threads=spec.threads,
         target=spec.target,
-        seed=evaluation_seed(spec.seed, trial.architecture.fingerprint()),
+        seed=spec.seed if spec.weights == "shared" else own,
         timeout_s=spec.timeout_s,
+        until=rung.until,
+        rates=spec.rates,
+        pretrain=spec.pretrain,
+        metrics=rung.metrics,
+        latency=rung.latency,
+        weights=spec.weights,
+        constraints=spec.constraints,
+        checkpoint=str(cache_folder("trainings")),
+        proxies=() if trial.rung else spec.proxies,
     )

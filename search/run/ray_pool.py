@@ -41,8 +41,10 @@ class _Running:
 
 
 class RayPool:
-    """`workers` actors of `threads` threads each, on the cluster at `address`, or on one started
-    here for as long as the pool is open. A candidate ends itself at its time limit; a worker that
+    """`workers` actors of `threads` threads each, on the cluster at `address` ("host:port", or
+    "ray://host:port" for its client server), or on one started here for as long as the pool is
+    open. On a cluster each asks for `cpus` CPUs, which may be a fraction; for as many as it has
+    threads by default. A candidate ends itself at its time limit; a worker that
     has not after another `grace_s` is ended. Raises PoolError if Ray cannot be started."""
 
     def __init__(
@@ -52,13 +54,14 @@ class RayPool:
         *,
         threads: int = 1,
         address: str | None = None,
+        cpus: float | None = None,
         grace_s: float = 30.0,
     ) -> None:
         if workers < 1:
             raise PoolError(f"wanted one worker or more, got {workers}")
         self.slots = workers
         self._grace_s = grace_s
-        self._cpus = _RAY.join(workers, threads, address)
+        self._cpus = _RAY.join(workers, threads if cpus is None else cpus, address)
         self._closed = False
         self._idle: list[Any] = []
         self._running: dict[Any, _Running] = {}
@@ -172,22 +175,22 @@ class _Ray:
         self._end: Callable[[], None] = _nothing
         self._local = False
 
-    def join(self, workers: int, threads: int, address: str | None) -> float:
+    def join(self, workers: int, cpus: float, address: str | None) -> float:
         """The CPUs that an actor asks Ray for. Raises PoolError."""
         with self._lock:
             if not self._pools:
                 self._local = not ray.is_initialized() and address is None
-                self._end = _start(workers * threads, address)
+                self._end = _start(max(1, round(workers * cpus)), address)
             self._pools += 1
         # One that was started here is only for our pools, which bound their actors themselves.
         if self._local:
             return 0
         has = ray.cluster_resources().get("CPU", 0)
-        if has < workers * threads:
+        if has < workers * cpus:
             self.leave()
-            wants = f"{workers} workers of {threads} threads"
-            raise PoolError(f"{wants} want {workers * threads} CPUs, Ray has {has:g}")
-        return threads
+            wants = f"{workers} workers of {cpus:g} CPUs each want {workers * cpus:g}"
+            raise PoolError(f"{wants}, Ray has {has:g}")
+        return cpus
 
     def leave(self) -> None:
         with self._lock:
@@ -245,7 +248,8 @@ def _init(**options: Any) -> None:
             **options,
         )
     except Exception as error:
-        raise PoolError(one_line(f"Ray did not start: {error}")) from error
+        hint = "; if it wants a token, give it in RAY_AUTH_TOKEN" if "address" in options else ""
+        raise PoolError(one_line(f"Ray did not start: {error}") + hint) from error
     finally:
         logger.setLevel(level)
 

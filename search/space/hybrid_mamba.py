@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-from ..spec import ArchSpec, BlockSpec, LayerSpec, Scalar, Signature
+from ..spec import ArchSpec, BlockSpec, LayerSpec, Scalar, Signature, StageSpec
+from .fits import patch_fits
 from .metaformer import WHOLE, attention
 from .placement import ATTENTION, CHANNEL, even
 from .space import OneOf, Rule, Space
@@ -20,7 +21,7 @@ SOME = SHARES[1:]
 
 
 def decode(genes: Mapping[str, Scalar], signature: Signature) -> ArchSpec:
-    """The architecture that the genes mean for images of this signature."""
+    """The architecture that the genes mean for this signature."""
     pattern = placed(genes)
     width = cast(int, genes["width"])
     norm = BlockSpec(str(genes["norm"]))
@@ -49,8 +50,8 @@ def decode(genes: Mapping[str, Scalar], signature: Signature) -> ArchSpec:
         block = blocks.get(letter, state_space)
         mixer, channel = (None, block) if letter == CHANNEL else (block, None)
         layers.append(LayerSpec(mixer, channel, norm))
-    patch = cast(int, genes["patch"])
-    return ArchSpec.of_images(signature.image, signature.classes, patch, width, tuple(layers))
+    stage = StageSpec(width, tuple(layers))
+    return ArchSpec.of(signature, (stage,), patch=cast(int, genes["patch"]))
 
 
 def placed(genes: Mapping[str, Scalar]) -> str:
@@ -74,7 +75,7 @@ WITH_ATTENTION = {"attention": SOME}
 SPACE = Space(
     name="hybrid_mamba",
     genes=(
-        OneOf("patch", (1, 2)),
+        OneOf("patch", (1, 2), fits=patch_fits),
         OneOf("width", (16, 32, 64)),
         OneOf("norm", ("layer", "rms")),
         OneOf("depth", (4, 8, 12)),

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-from ..spec import ArchSpec, BlockSpec, LayerSpec, Scalar, Signature
+from ..spec import ArchSpec, BlockSpec, LayerSpec, Scalar, Signature, StageSpec
 from ..spelling import canonical
+from .fits import patch_fits
 from .metaformer import attention
 from .space import OneOf, Space
 
@@ -20,7 +21,7 @@ HIDDENS = tuple(HIDDEN // part for part in (8, 4, 2, 1))
 
 
 def decode(genes: Mapping[str, Scalar], signature: Signature) -> ArchSpec:
-    """The architecture that the genes mean for images of this signature."""
+    """The architecture that the genes mean for this signature."""
     layers = tuple(
         LayerSpec(
             attention(WIDTH, 4),
@@ -29,8 +30,7 @@ def decode(genes: Mapping[str, Scalar], signature: Signature) -> ArchSpec:
         )
         for at in range(LAYERS)
     )
-    patch = cast(int, genes["patch"])
-    return ArchSpec.of_images(signature.image, signature.classes, patch, WIDTH, layers)
+    return ArchSpec.of(signature, (StageSpec(WIDTH, layers),), patch=cast(int, genes["patch"]))
 
 
 def whole(signature: Signature, patch: int = 2) -> ArchSpec:
@@ -42,7 +42,7 @@ def whole(signature: Signature, patch: int = 2) -> ArchSpec:
 SPACE = Space(
     name="matformer",
     genes=(
-        OneOf("patch", (1, 2)),
+        OneOf("patch", (1, 2), fits=patch_fits),
         *(OneOf(f"hidden{at}", HIDDENS) for at in range(LAYERS)),
     ),
     decode=decode,

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import cast
 
-from ..spec import ArchSpec, BlockSpec, LayerSpec, Scalar, Signature
+from ..spec import ArchSpec, BlockSpec, LayerSpec, Scalar, Signature, StageSpec
+from .fits import patch_fits
 from .space import OneOf, Space
 
 DEEPEST = 4
 
-WHOLE = 1 << 20  # a span that no image reaches
+WHOLE = 1 << 20  # a span that nothing reaches
 
 MIXERS: dict[str, Callable[[int], BlockSpec]] = {
     # name: the block for tokens of this width
@@ -33,7 +34,7 @@ def attention(width: int, heads: int, **changed: Scalar) -> BlockSpec:
 
 
 def decode(genes: Mapping[str, Scalar], signature: Signature) -> ArchSpec:
-    """The architecture that the genes mean for images of this signature."""
+    """The architecture that the genes mean for this signature."""
     patch, width = cast(int, genes["patch"]), cast(int, genes["width"])
     layers = tuple(
         LayerSpec(
@@ -45,7 +46,7 @@ def decode(genes: Mapping[str, Scalar], signature: Signature) -> ArchSpec:
         )
         for at in range(cast(int, genes["depth"]))
     )
-    return ArchSpec.of_images(signature.image, signature.classes, patch, width, layers)
+    return ArchSpec.of(signature, (StageSpec(width, layers),), patch=patch)
 
 
 def per_layer(name: str, choices: tuple[Scalar, ...]) -> tuple[OneOf, ...]:
@@ -59,7 +60,7 @@ def per_layer(name: str, choices: tuple[Scalar, ...]) -> tuple[OneOf, ...]:
 SPACE = Space(
     name="metaformer",
     genes=(
-        OneOf("patch", (1, 2)),
+        OneOf("patch", (1, 2), fits=patch_fits),
         OneOf("width", (16, 32, 48, 64)),
         OneOf("norm", ("layer", "rms")),
         OneOf("depth", tuple(range(1, DEEPEST + 1))),

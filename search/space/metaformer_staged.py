@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-from ..errors import SpecError
 from ..spec import ArchSpec, BlockSpec, LayerSpec, Scalar, Signature, StageSpec
+from .fits import Fits, check_merges, check_mixers, mixer_fits, patch_fits, stages_fit
 from .metaformer import MIXERS
 from .space import OneOf, Space
 
@@ -26,12 +26,11 @@ STAGED_MIXERS = MIXERS | {
 
 
 def decode(genes: Mapping[str, Scalar], signature: Signature) -> ArchSpec:
-    """The architecture that the genes mean for images of this signature. Raises SpecError where the
-    image is too small to be merged as often."""
+    """The architecture that the genes mean for this signature. Raises SpecError where its tokens
+    cannot be merged as often, or a mixer cannot stand there."""
     count, width, patch = (cast(int, genes[name]) for name in ("stages", "width", "patch"))
-    scale = patch * 2 ** (count - 1)
-    if signature.image[1] % scale or signature.image[2] % scale:
-        raise SpecError(f"an image of {signature.image} has no {count} stages of {patch}", "stages")
+    check_merges(count, patch, signature)
+    check_mixers([str(genes[f"mixer{at}"]) for at in range(count)], signature)
     norm = BlockSpec(str(genes["norm"]))
     stages = []
     for at in range(count):
@@ -44,18 +43,15 @@ def decode(genes: Mapping[str, Scalar], signature: Signature) -> ArchSpec:
         )
         depth = cast(int, genes[f"depth{at}"])
         stages.append(StageSpec(wide, (layer,) * depth, merge=2 if at else 1))
-    channels, height, across = signature.image
-    stem = BlockSpec.of(
-        "image", channels=channels, height=height, width=across, patch=patch, positions=True
-    )
-    head = BlockSpec.of("classes", classes=signature.classes)
-    return ArchSpec(stem, tuple(stages), norm, head)
+    return ArchSpec.of(signature, tuple(stages), patch=patch)
 
 
-def per_stage(name: str, choices: tuple[Scalar, ...]) -> tuple[OneOf, ...]:
+def per_stage(
+    name: str, choices: tuple[Scalar, ...], fits: Fits | None = None
+) -> tuple[OneOf, ...]:
     """A knob for each stage, on where there are as many."""
     return tuple(
-        OneOf(f"{name}{at}", choices, when={"stages": tuple(range(at + 1, STAGES + 1))})
+        OneOf(f"{name}{at}", choices, {"stages": tuple(range(at + 1, STAGES + 1))}, fits)
         for at in range(STAGES)
     )
 
@@ -63,13 +59,13 @@ def per_stage(name: str, choices: tuple[Scalar, ...]) -> tuple[OneOf, ...]:
 SPACE = Space(
     name="metaformer_staged",
     genes=(
-        OneOf("patch", (1, 2)),
+        OneOf("patch", (1, 2), fits=patch_fits),
         OneOf("width", (8, 16, 32)),
         OneOf("norm", ("layer", "rms")),
         OneOf("ratio", (1, 2, 4)),
         OneOf("scale", (0.0, 0.1)),
-        OneOf("stages", tuple(range(1, STAGES + 1))),
-        *per_stage("mixer", tuple(STAGED_MIXERS)),
+        OneOf("stages", tuple(range(1, STAGES + 1)), fits=stages_fit),
+        *per_stage("mixer", tuple(STAGED_MIXERS), mixer_fits),
         *per_stage("depth", (1, 2)),
     ),
     decode=decode,

@@ -12,7 +12,8 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..errors import SpecError
 from ..spec import ArchSpec, Scalar, Signature
@@ -24,11 +25,13 @@ TRIES = 1000  # draws, or choices of knobs, until one keeps the rules
 @dataclass(frozen=True)
 class OneOf:
     """A knob: one of `choices`, in an order that a sampler may use. It is turned on while each knob
-    of `when` is on and has one of these values; `when` names earlier knobs only."""
+    of `when` is on and has one of these values; `when` names earlier knobs only. `fits(choice,
+    signature)` says whether that choice means anything there; without it each does."""
 
     name: str
     choices: tuple[Scalar, ...]
     when: Mapping[str, tuple[Scalar, ...]] | None = None
+    fits: Callable[[Any, Signature], bool] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,19 @@ class Space:
                     raise SpecError(f"{value!r} is not one of {taken}", name)
             kept[name] = tuple(c for c in known[name].choices if _among(c, values))
         genes = (replace(g, choices=kept.get(g.name, g.choices)) for g in self.genes)
+        return replace(self, genes=tuple(genes))
+
+    def fitted(self, signature: Signature) -> Space:
+        """The part of it that means something for this signature: each knob keeps the choices that
+        fit, so that sizes and samplers count no others. What several knobs decide together is left
+        to `decode`. Raises SpecError where nothing fits."""
+        genes = []
+        for gene in self.genes:
+            kept = tuple(c for c in gene.choices if gene.fits is None or gene.fits(c, signature))
+            if not kept:
+                choices = ", ".join(map(repr, gene.choices))
+                raise SpecError(f"none of {choices} fits {signature}", gene.name)
+            genes.append(replace(gene, choices=kept))
         return replace(self, genes=tuple(genes))
 
 

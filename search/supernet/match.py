@@ -2,7 +2,7 @@
 
 `gentle` is the heuristic of "MatFormer" (Devvrit et al., 2023); `best` is exact for scores that add
 up over layers, such as how much worse the whole becomes with one layer narrow. It must not know
-what widths, costs and scores are of. Next: `nested.py`.
+what widths, costs and scores are of. Next: `../additive.py`, `nested.py`.
 
     widths   what each layer may have, from the smallest
     costs    [layer][choice], whole numbers
@@ -13,10 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..additive import Choice, exact_front
 from ..errors import SpecError
-
-Choice = tuple[int, ...]
-"""For each layer, which of its widths."""
 
 
 def gentle(costs: Sequence[Sequence[int]], budget: int) -> Choice:
@@ -48,24 +46,12 @@ def gentle(costs: Sequence[Sequence[int]], budget: int) -> Choice:
 
 
 def best(costs: Sequence[Sequence[int]], scores: Sequence[Sequence[float]], budget: int) -> Choice:
-    """The choice with the lowest sum of scores within the budget, exactly: layer by layer, of all
-    sums of costs only those that no cheaper one beats go on. Raises SpecError where nothing is
-    within the budget."""
-    front: list[tuple[int, float, Choice]] = [(0, 0.0, ())]
-    for costs_of, scores_of in zip(costs, scores, strict=True):
-        grown = [
-            (cost + more, score + worse, (*choice, at))
-            for cost, score, choice in front
-            for at, (more, worse) in enumerate(zip(costs_of, scores_of, strict=True))
-            if cost + more <= budget
-        ]
-        front = []
-        for state in sorted(grown):
-            if not front or state[1] < front[-1][1]:
-                front.append(state)
+    """The choice with the lowest sum of scores within the budget, exactly: the last of the exact
+    front. Raises SpecError where nothing is within the budget."""
+    front = exact_front(costs, scores, budget)
     if not front:
         raise _nothing(costs, budget)
-    return front[-1][2]
+    return front[-1]
 
 
 def _nothing(costs: Sequence[Sequence[int]], budget: int) -> SpecError:

@@ -11,7 +11,15 @@ TASKS = Registry(
     "formwright.tasks",
     Task,
     {
+        "compression": ".tasks.compression:TASK",
         "digits": ".tasks.digits:TASK",
+        "fuzzy_recall": ".tasks.fuzzy_recall:TASK",
+        "memorization": ".tasks.memorization:TASK",
+        "noisy_recall": ".tasks.recall:NOISY",
+        "python_chars": ".tasks.python_chars:TASK",
+        "recall": ".tasks.recall:TASK",
+        "recall_small": ".tasks.recall:SMALL",
+        "selective_copying": ".tasks.selective_copying:TASK",
     },
 )
 

@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ..spec import Signature
+from .pins import PINS
 from .task import Split, Task
 
 if TYPE_CHECKING:
@@ -47,4 +48,10 @@ def _split(images: NDArray[Any], labels: NDArray[Any]) -> Split:
     return Split(pixels, torch.tensor(labels, dtype=torch.int64))
 
 
-TASK = Task(name="digits", signature=Signature(image=(1, 8, 8), classes=10), load=load)
+TASK = Task(
+    name="digits",
+    signature=Signature.of_images((1, 8, 8), classes=10),
+    load=load,
+    pretrain="masked",
+    pins=PINS["digits"],
+)

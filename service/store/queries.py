@@ -8,6 +8,7 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from ..errors import InternalError, NotFound
 from ..records import Event, SearchRecord, SearchState, TrialRecord
 from .schema import architectures, events, metrics, searches, trials
 
+ANSWERS = 32  # trials of one architecture that are looked at
 Condition = ColumnElement[bool]
 T = TypeVar("T")
 log = logging.getLogger("formwright.service")
@@ -137,6 +139,7 @@ def _trial(row: Row[Any], values: Mapping[str, float]) -> TrialRecord:
         number=row.number,
         state=TrialState(row.state),
         attempt=row.attempt,
+        rung=row.rung,
         fingerprint=row.fingerprint,
         architecture=architecture(row.spec),
         values=values,
@@ -158,12 +161,57 @@ def trials_of(connection: Connection, key: int, *conditions: Condition) -> list[
             architecture=architecture(row.spec),
             state=TrialState(row.state),
             attempt=row.attempt,
+            rung=row.rung,
             values=values[key, row.number],
             details=json.loads(row.details),
             error=row.error,
         )
 
     return [readable(f"trial {row.search_id}/{row.number}", partial(trial, row)) for row in rows]
+
+
+def transitions(connection: Connection, key: int) -> list[Trial]:
+    """What was appended to one search, in that order; details are those of the newest of a number.
+    Raises InternalError."""
+    newest = {trial.number: trial for trial in trials_of(connection, key)}
+    e = events.c
+    ours = (e.search_key == key) & e.number.is_not(None)
+    rows = connection.execute(select(events).where(ours).order_by(e.sequence)).all()
+    last = {row.number: row.sequence for row in rows}
+
+    def trial(row: Row[Any]) -> Trial:
+        found = newest[row.number]
+        if row.sequence == last[row.number]:
+            return found
+        new = {"rung": 0, "details": {}} | json.loads(row.payload)
+        return replace(found, **new | {"state": TrialState(new["state"])})
+
+    return [readable(f"event {row.sequence}", partial(trial, row)) for row in rows]
+
+
+def measured_before(
+    connection: Connection, fingerprint: str, but: str
+) -> list[tuple[str, SearchSpec, Trial]]:
+    """Trials of other searches than `but` that have succeeded with this architecture: their names,
+    the specs of their searches and they themselves, the newest first."""
+    t = trials.c
+    of_others = (t.fingerprint == fingerprint) & (t.state == TrialState.SUCCEEDED.value)
+    statement = (
+        select(t.search_key, t.number, searches.c.id, searches.c.spec)
+        .select_from(trials.join(searches))
+        .where(of_others, searches.c.id != but)
+        .order_by(t.search_key.desc())
+        .limit(ANSWERS)
+    )
+    found = []
+    for row in connection.execute(statement).all():
+        name = f"searches/{row.id}/trials/{row.number}"
+        try:
+            (trial,) = trials_of(connection, row.search_key, t.number == row.number)
+            found.append((name, SearchSpec.from_json(row.spec), trial))
+        except (InternalError, ValueError) as error:
+            log.warning("left out: %s: %s", name, error)
+    return found
 
 
 def event_records(connection: Connection, row: Row[Any], after: int, limit: int) -> list[Event]:
@@ -195,6 +243,7 @@ def _event(search_id: str, row: Row[Any]) -> Event:
         number=row.number,
         state=TrialState(new["state"]),
         attempt=new["attempt"],
+        rung=new.get("rung", 0),
         fingerprint=row.fingerprint,
         architecture=architecture(row.spec),
         values=new["values"],

@@ -102,6 +102,7 @@ class TrialRow(Base):
     number: Mapped[int] = mapped_column(primary_key=True)
     state: Mapped[str] = mapped_column(String(16))
     attempt: Mapped[int]
+    rung: Mapped[int] = mapped_column(server_default="0")
     fingerprint: Mapped[str] = mapped_column(ForeignKey(ArchitectureRow.fingerprint))
     params: Mapped[str] = mapped_column(Text)
     details: Mapped[str] = mapped_column(Text)
@@ -109,7 +110,7 @@ class TrialRow(Base):
     created: Mapped[datetime] = mapped_column(UtcTime)
     updated: Mapped[datetime] = mapped_column(UtcTime)
 
-    __table_args__ = (Index(None, "search_key", "state"),)
+    __table_args__ = (Index(None, "search_key", "state"), Index(None, "fingerprint", "state"))
 
 
 class MetricRow(Base):

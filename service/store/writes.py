@@ -26,8 +26,8 @@ def add_events(connection: Connection, key: int, now: datetime, changes: Sequenc
     """Numbers the changes from where the search's events end; its update time moves too."""
     s = searches.c
     grown = {"last_sequence": s.last_sequence + len(changes), "updated": now}
-    connection.execute(update(searches).where(s.key == key).values(grown))
-    last = connection.execute(select(s.last_sequence).where(s.key == key)).scalar_one()
+    statement = update(searches).where(s.key == key).values(grown).returning(s.last_sequence)
+    last = connection.execute(statement).scalar_one()
     rows = [
         {
             "search_key": key,
@@ -57,32 +57,34 @@ def set_state(
 
 
 def save_trial(
-    connection: Connection, key: int, now: datetime, trial: Trial, known: bool
+    connection: Connection, key: int, now: datetime, trial: Trial, old: Trial | None
 ) -> Change:
-    """Makes `trial` the newest state of its number. The caller passes what comes back to
-    `add_events`."""
+    """Makes `trial` the newest state of its number, after `old`. The caller passes what comes back
+    to `add_events`."""
     new = {
         "state": trial.state.value,
         "attempt": trial.attempt,
+        "rung": trial.rung,
         "error": trial.error,
         "details": json.dumps(dict(trial.details)),
         "updated": now,
     }
     values = {name: float(value) for name, value in trial.values.items()}
     place = {"search_key": key, "number": trial.number}
-    if known:
-        t, m = trials.c, metrics.c
-        one = (t.search_key == key) & (t.number == trial.number)
-        connection.execute(update(trials).where(one).values(new))
-        connection.execute(delete(metrics).where(m.search_key == key, m.number == trial.number))
-    else:
+    if old is None:
         fixed = {"params": json.dumps(dict(trial.params)), "created": now}
         fixed["fingerprint"] = _save_architecture(connection, trial)
         connection.execute(insert(trials).values(place | fixed | new))
+    else:
+        t, m = trials.c, metrics.c
+        one = (t.search_key == key) & (t.number == trial.number)
+        connection.execute(update(trials).where(one).values(new))
+        if old.values:
+            connection.execute(delete(metrics).where(m.search_key == key, m.number == trial.number))
     rows = [place | {"metric": name, "value": value} for name, value in values.items()]
     if rows:
         connection.execute(insert(metrics), rows)
-    payload = {name: new[name] for name in ("state", "attempt", "error")}
+    payload = {name: new[name] for name in ("state", "attempt", "rung", "error")}
     return trial.number, payload | {"values": values}
 
 
@@ -125,13 +127,13 @@ def _prune_open(connection: Connection, key: int, now: datetime, why: str) -> No
     t = trials.c
     still_open = (t.search_key == key) & t.state.in_(["PENDING", "RUNNING"])
     rows = connection.execute(
-        select(t.number, t.attempt).where(still_open).order_by(t.number)
+        select(t.number, t.attempt, t.rung).where(still_open).order_by(t.number)
     ).all()
     if not rows:
         return
     new = {"state": TrialState.PRUNED.value, "error": why}
     connection.execute(update(trials).where(still_open).values(new | {"updated": now}))
     changes: list[Change] = [
-        (row.number, new | {"attempt": row.attempt, "values": {}}) for row in rows
+        (row.number, new | {"attempt": row.attempt, "rung": row.rung, "values": {}}) for row in rows
     ]
     add_events(connection, key, now, changes)

@@ -43,7 +43,7 @@ TRIAL_STATE_PRUNED: TrialState
 TRIAL_STATE_FAILED: TrialState
 
 class SearchSpec(_message.Message):
-    __slots__ = ("space", "task", "trials", "objectives", "sampler", "seed", "steps", "batch", "threads", "target", "timeout_s", "attempts", "knobs")
+    __slots__ = ("space", "task", "trials", "objectives", "sampler", "seed", "steps", "batch", "threads", "target", "timeout_s", "attempts", "knobs", "constraints", "baselines", "budget", "rates", "pretrain", "rungs", "keep", "audit", "latency", "weights", "seconds", "flops", "proxies")
     SPACE_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     TRIALS_FIELD_NUMBER: _ClassVar[int]
@@ -57,6 +57,19 @@ class SearchSpec(_message.Message):
     TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     KNOBS_FIELD_NUMBER: _ClassVar[int]
+    CONSTRAINTS_FIELD_NUMBER: _ClassVar[int]
+    BASELINES_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_FIELD_NUMBER: _ClassVar[int]
+    RATES_FIELD_NUMBER: _ClassVar[int]
+    PRETRAIN_FIELD_NUMBER: _ClassVar[int]
+    RUNGS_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    FLOPS_FIELD_NUMBER: _ClassVar[int]
+    PROXIES_FIELD_NUMBER: _ClassVar[int]
     space: str
     task: str
     trials: int
@@ -70,7 +83,20 @@ class SearchSpec(_message.Message):
     timeout_s: int
     attempts: int
     knobs: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, space: _Optional[str] = ..., task: _Optional[str] = ..., trials: _Optional[int] = ..., objectives: _Optional[_Iterable[str]] = ..., sampler: _Optional[str] = ..., seed: _Optional[int] = ..., steps: _Optional[int] = ..., batch: _Optional[int] = ..., threads: _Optional[int] = ..., target: _Optional[str] = ..., timeout_s: _Optional[int] = ..., attempts: _Optional[int] = ..., knobs: _Optional[_Iterable[str]] = ...) -> None: ...
+    constraints: _containers.RepeatedScalarFieldContainer[str]
+    baselines: _containers.RepeatedScalarFieldContainer[str]
+    budget: str
+    rates: _containers.RepeatedScalarFieldContainer[float]
+    pretrain: int
+    rungs: int
+    keep: int
+    audit: float
+    latency: str
+    weights: str
+    seconds: int
+    flops: float
+    proxies: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, space: _Optional[str] = ..., task: _Optional[str] = ..., trials: _Optional[int] = ..., objectives: _Optional[_Iterable[str]] = ..., sampler: _Optional[str] = ..., seed: _Optional[int] = ..., steps: _Optional[int] = ..., batch: _Optional[int] = ..., threads: _Optional[int] = ..., target: _Optional[str] = ..., timeout_s: _Optional[int] = ..., attempts: _Optional[int] = ..., knobs: _Optional[_Iterable[str]] = ..., constraints: _Optional[_Iterable[str]] = ..., baselines: _Optional[_Iterable[str]] = ..., budget: _Optional[str] = ..., rates: _Optional[_Iterable[float]] = ..., pretrain: _Optional[int] = ..., rungs: _Optional[int] = ..., keep: _Optional[int] = ..., audit: _Optional[float] = ..., latency: _Optional[str] = ..., weights: _Optional[str] = ..., seconds: _Optional[int] = ..., flops: _Optional[float] = ..., proxies: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Search(_message.Message):
     __slots__ = ("name", "display_name", "spec", "state", "error", "trial_counts", "last_sequence", "create_time", "update_time")
@@ -115,7 +141,7 @@ class Architecture(_message.Message):
     def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., spec_json: _Optional[str] = ..., short: _Optional[str] = ...) -> None: ...
 
 class Trial(_message.Message):
-    __slots__ = ("name", "number", "state", "attempt", "architecture", "metrics", "machine", "error", "details_json", "create_time", "update_time")
+    __slots__ = ("name", "number", "state", "attempt", "architecture", "metrics", "machine", "error", "details_json", "create_time", "update_time", "rung")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -134,6 +160,7 @@ class Trial(_message.Message):
     DETAILS_JSON_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    RUNG_FIELD_NUMBER: _ClassVar[int]
     name: str
     number: int
     state: TrialState
@@ -145,7 +172,8 @@ class Trial(_message.Message):
     details_json: str
     create_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., number: _Optional[int] = ..., state: _Optional[_Union[TrialState, str]] = ..., attempt: _Optional[int] = ..., architecture: _Optional[_Union[Architecture, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., machine: _Optional[str] = ..., error: _Optional[str] = ..., details_json: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    rung: int
+    def __init__(self, name: _Optional[str] = ..., number: _Optional[int] = ..., state: _Optional[_Union[TrialState, str]] = ..., attempt: _Optional[int] = ..., architecture: _Optional[_Union[Architecture, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., machine: _Optional[str] = ..., error: _Optional[str] = ..., details_json: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., rung: _Optional[int] = ...) -> None: ...
 
 class Event(_message.Message):
     __slots__ = ("sequence", "time", "state_change", "trial")

@@ -16,7 +16,7 @@ from formwright.search.spec import ArchSpec, BlockSpec, LayerSpec
 
 MLP = BlockSpec.of("mlp", hidden=32, activation="gelu")
 POOL = BlockSpec.of("pool", size=3)
-SIGNATURES = [Signature((1, 8, 8), 10), Signature((3, 4, 6), 2)]
+SIGNATURES = [Signature.of_images((1, 8, 8), 10), Signature.of_images((3, 4, 6), 2)]
 
 
 def attention(**changed):

@@ -7,17 +7,20 @@ import subprocess
 import sys
 from dataclasses import replace
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from formwright.search import METRICS, ArchSpec, BlockSpec, EvaluationError, LayerSpec
-from formwright.search.evaluate import latency
-from formwright.search.evaluate.evaluator import Evaluation, evaluate, evaluation_seed
+from formwright.search import METRICS, BlockSpec, EvaluationError, cost_of
+from formwright.search.evaluate import latency, layer_latency, stages
+from formwright.search.evaluate.evaluator import evaluate, evaluation_seed
+from formwright.search.evaluate.machine import machine
 from formwright.search.evaluate.quiet import VARIABLE
+from formwright.search.tasks import TASKS
 
-MLP = BlockSpec.of("mlp", hidden=16, activation="gelu")
+from .evaluations import TINY, WHOLE, arch, attention, counting, tokens_arch
 
 
 @pytest.fixture(autouse=True)
@@ -26,39 +29,23 @@ def _quick(monkeypatch, tmp_path):
     monkeypatch.setenv(VARIABLE, str(tmp_path / "quiet"))
 
 
-def arch(mixer="attention", layers=1, image=(1, 8, 8), classes=10, **settings):
-    whole = {"heads": 4, "kv_heads": 4, "head_width": 4, "positions": "none", "span": 4}
-    mixer = BlockSpec.of(mixer, **(whole | settings))
-    return ArchSpec.of_images(image, classes, 2, 16, (LayerSpec(mixer, MLP, "layer"),) * layers)
-
-
-TINY = Evaluation(
-    architecture=arch(),
-    task="digits",
-    steps=3,
-    batch=16,
-    threads=1,
-    target="eager",
-    seed=5,
-    timeout_s=600,
-)
-
-
 def replace_build(monkeypatch, build):
-    monkeypatch.setattr(import_module("formwright.search.model"), "build", build)
+    monkeypatch.setattr(import_module("formwright.search.evaluate.train"), "build", build)
 
 
 def test_what_one_evaluation_yields():
-    measured = evaluate(TINY)
+    measured = evaluate(WHOLE)
 
-    assert set(measured.values) == set(METRICS)
+    assert {"quality", "latency_ms", "latency_p95_ms", "latency_ratio"} <= set(measured.values)
     assert 0 <= measured.values["quality"] <= 1
     assert 0 < measured.values["latency_ms"] <= measured.values["latency_p95_ms"]
+    assert measured.broken == ""
     details = measured.details
     assert json.loads(json.dumps(details, allow_nan=False)) == details
     assert (details["seed"], details["steps"], details["batch"]) == (5, 3, 16)
-    assert set(details["seconds"]) == {"train", "compile", "measure"}
-    assert details["latency"]["samples"] >= 30
+    assert (details["budget"], details["until"], details["lr"]) == ("3 steps", 1.0, 6e-3)
+    assert set(details["seconds"]) >= {"train", "compile", "measure"}
+    assert (details["skipped"], details["undecided"]) == ({"decode": "not wanted"}, [])
     assert details["latency"]["batch"] == 16
     assert details["machine"]["threads"] == 1
     assert re.fullmatch("m1:[0-9a-f]{64}", details["machine"]["fingerprint"])
@@ -66,14 +53,97 @@ def test_what_one_evaluation_yields():
     assert fused["rewritten"] == 1
 
 
-def test_params_are_those_that_are_trained(monkeypatch):
-    def build(_):
-        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10, affine=False))
-        model[1].bias.requires_grad_(False)
-        return model
+def test_what_is_counted_is_always_there():
+    cost, values = cost_of(TINY.architecture), evaluate(replace(TINY, metrics=())).values
+    assert values == {
+        "params": cost.params,
+        "flops": cost.flops,
+        "activation_bytes": 4 * cost.activations,
+        "state_bytes": 4 * cost.state,
+    }
 
-    replace_build(monkeypatch, build)
-    assert evaluate(TINY).values["params"] == 640
+
+def refuse(monkeypatch, *names):
+    """The stages of these names fail the test when they run."""
+    changed = tuple(
+        replace(stage, run=lambda subject: pytest.fail("it was run"))
+        if stage.name in names
+        else stage
+        for stage in stages.STAGES
+    )
+    monkeypatch.setattr(stages, "STAGES", changed)
+
+
+def test_only_what_is_wanted_is_done(monkeypatch):
+    quality = evaluate(WHOLE).values["quality"]
+    with monkeypatch.context() as m:
+        refuse(m, "latency")
+        measured = evaluate(TINY)
+        assert "compiler" not in str(measured.details.get("report"))
+    assert measured.values["quality"] == quality  # a latency changes no training
+    assert measured.details["skipped"] == dict.fromkeys(("latency", "decode"), "not wanted")
+    refuse(monkeypatch, "decode", "train")
+    measured = evaluate(replace(WHOLE, metrics=("latency_p95_ms",)))
+    assert "quality" not in measured.values
+    assert measured.details["skipped"] == dict.fromkeys(("decode", "train"), "not wanted")
+
+
+EARLY = {
+    "params<=2000": (("latency", "decode", "train"), r"^params is \d+, not <= 2000$"),
+    "latency_ms<=1e-9": (("decode", "train"), r"^latency_ms is .*, not <= 1e-09$"),
+    "latency_ms>=1e9": (("decode", "train"), r"^latency_ms is"),
+}
+
+
+@pytest.mark.parametrize(("constraint", "skipped", "words"), [(k, *v) for k, v in EARLY.items()])
+def test_a_broken_constraint_ends_it_before_anything_dearer(
+    monkeypatch, constraint, skipped, words
+):
+    refuse(monkeypatch, *skipped)
+    measured = evaluate(replace(WHOLE, constraints=("flops<=1e9", constraint)))
+    assert re.search(words, measured.broken)
+    assert measured.details["skipped"] == dict.fromkeys(skipped, measured.broken)
+    assert measured.values["params"] == cost_of(WHOLE.architecture).params
+    assert "quality" not in measured.values
+
+
+def test_every_metric_is_measured_by_one_stage():
+    assert sorted(name for stage in stages.STAGES for name in stage.metrics) == sorted(METRICS)
+
+
+def test_all_of_them_at_once_where_tokens_are_generated(monkeypatch):
+    monkeypatch.setitem(TASKS._loaded, "counting", counting(score="bits"))
+    asked = replace(WHOLE, task="counting", architecture=tokens_arch(), metrics=tuple(METRICS))
+    measured = evaluate(asked)
+    assert set(measured.values) == set(METRICS)
+    assert measured.details["bits_per_token"] > 0
+    details = dict(measured.details)
+    assert json.loads(json.dumps(details, allow_nan=False)) == details
+    with pytest.raises(EvaluationError, match="decode_ms wants a causal task"):
+        evaluate(replace(WHOLE, metrics=("decode_ms",)))
+
+
+def test_a_quality_decides_once_it_is_the_last():
+    asked = replace(TINY, constraints=("quality>=0.99", "latency_ms<=1e-9"))
+    assert evaluate(asked).broken.startswith("quality is ")
+    early = evaluate(replace(asked, until=0.5))
+    assert early.broken == ""
+    assert early.details["undecided"] == ["quality"]
+
+
+def test_what_layers_predict_decides_beyond_its_error(monkeypatch):
+    found = {"median_ms": 5.2, "ratio": 3.0, "error": 0.1, "parts": {"stem": 5.2}, "new": 0}
+    said = SimpleNamespace(**found, machine=machine(1, "eager"))
+    monkeypatch.setattr(layer_latency, "predict", lambda architecture, **how: said)
+    asked = replace(WHOLE, latency="layers", constraints=("latency_ms<=5",))
+    near = evaluate(asked)
+    assert (near.broken, near.values["latency_ms"]) == ("", 5.2)
+    assert near.details["latency"]["predicted"]
+    assert near.details["undecided"] == ["latency_ms", "latency_ratio", "throughput"]
+    far = evaluate(replace(asked, constraints=("latency_ms<=4",)))
+    assert far.broken == "latency_ms is 4.68, not <= 4"
+    with pytest.raises(EvaluationError, match=r"^latency_p95_ms: not predicted from layers"):
+        evaluate(replace(asked, metrics=("latency_p95_ms",)))
 
 
 def test_equal_evaluations_have_equal_quality_and_others_do_not():
@@ -98,22 +168,25 @@ def test_a_model_that_draws_is_seeded_too(monkeypatch):
 
 
 def test_a_process_evaluates_as_many_as_it_is_given():
-    one_step = replace(TINY, steps=1)
-    for layers in range(1, 11):
-        measured = evaluate(replace(one_step, architecture=arch(layers=layers)))
+    timed = replace(WHOLE, metrics=("latency_ms",))
+    for _ in range(10):
+        measured = evaluate(timed)
         fused = next(r for r in measured.details["report"]["passes"] if r["name"].startswith("fus"))
-        assert fused["rewritten"] == layers
+        assert fused["rewritten"] == 1
 
 
 WRONG = {
     "task": (replace(TINY, task="digit"), "unknown task 'digit'; known: .*Did you mean 'digits'"),
     "target": (
-        replace(TINY, target="eagre"),
+        replace(WHOLE, target="eagre"),
         "unknown target 'eagre'; .*Did you mean 'eager'",
     ),
-    "block": (replace(TINY, architecture=arch("atention")), r"layers\[0\].*'atention'"),
-    "heads": (replace(TINY, architecture=arch(heads=3)), r"^layers\[0\]"),
-    "image": (replace(TINY, architecture=arch(image=(3, 8, 8))), "made for images"),
+    "block": (replace(TINY, architecture=arch(BlockSpec("atention"))), r"layers\[0\].*'atention'"),
+    "heads": (replace(TINY, architecture=arch(attention(heads=3))), r"^layers\[0\]"),
+    "image": (
+        replace(TINY, architecture=arch(image=(3, 8, 8))),
+        r"made for images \(3, 8, 8\).*; digits has",
+    ),
     "classes": (replace(TINY, architecture=arch(classes=9)), "digits has .* in 10"),
     "time": (replace(TINY, timeout_s=0), "^took longer than 0 s"),
     "threads": (replace(TINY, threads=0), "^RuntimeError: set_num_threads"),
@@ -131,7 +204,7 @@ def test_what_is_wrong_is_told_in_one_line(evaluation, words):
 def test_a_wrong_target_is_told_before_training(monkeypatch):
     replace_build(monkeypatch, lambda _: pytest.fail("it was built"))
     with pytest.raises(EvaluationError, match="unknown target"):
-        evaluate(replace(TINY, target="eagre"))
+        evaluate(replace(WHOLE, target="eagre"))
 
 
 class Raises(nn.Module):
@@ -171,22 +244,26 @@ def test_seeds_are_pinned():
 
 
 def test_evaluations_are_made_and_sent_without_torch():
-    code = (
-        "import pickle, sys; from formwright.search.evaluate import evaluator as e; "
-        "from formwright.search import ArchSpec; a = ArchSpec.of_images((1, 8, 8), 10, 2, 32, ()); "
-        "x = e.Evaluation(a, 'digits', 1, 1, 1, 'eager', 0, 1); "
-        "assert pickle.loads(pickle.dumps(x)) == x; assert 'torch' not in sys.modules"
-    )
+    code = """
+import pickle, sys
+from formwright.search import ArchSpec
+from formwright.search.budget import Budget
+from formwright.search.evaluate.checkpoint import forget
+from formwright.search.evaluate.evaluator import Evaluation
+architecture = ArchSpec.of_images((1, 8, 8), 10, 2, 32, ())
+made = Evaluation(architecture, "digits", Budget(1), 1, 1, "eager", 0, 1)
+assert pickle.loads(pickle.dumps(made)) == made
+forget(made)
+assert "torch" not in sys.modules
+"""
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_batch_larger_than_the_split_is_still_a_batch():
-    assert evaluate(replace(TINY, batch=500)).details["latency"]["batch"] == 500
+    assert evaluate(replace(WHOLE, batch=500)).details["latency"]["batch"] == 500
 
 
 def test_a_task_that_draws_while_it_loads_changes_nothing(monkeypatch):
-    from formwright.search.tasks import TASKS
-
     digits, draws = TASKS.load("digits"), [7, 0, 1]
 
     def load():

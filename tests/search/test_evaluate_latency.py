@@ -8,12 +8,21 @@ import pytest
 import torch
 from torch import nn
 
+from formwright.errors import FormwrightError
 from formwright.search import EvaluationError
 from formwright.search.evaluate import latency
 from formwright.search.evaluate.failure import Deadline
-from formwright.search.evaluate.latency import measure
-from formwright.search.evaluate.machine import Machine, cpu_quota, machine, usable_cores
+from formwright.search.evaluate.latency import REFERENCE, TIMES, check_target, measure
+from formwright.search.evaluate.machine import (
+    Machine,
+    conditions,
+    cpu_quota,
+    machine,
+    usable_cores,
+)
 from formwright.search.evaluate.quiet import VARIABLE
+from formwright.search.evaluate.timing import LEAST
+from formwright.search.objective import METRICS
 
 
 @pytest.fixture(autouse=True)
@@ -34,10 +43,26 @@ class Attention(nn.Module):
         return self.out((weights @ v).transpose(1, 2).reshape(b, t, 16).mean(1))
 
 
-def run(model=None, *, target="eager", threads=1, deadline=None):
-    example = torch.randn(8, 12, 16)
-    deadline = deadline or Deadline.after(600)
-    return measure(model or Attention(), example, target=target, threads=threads, deadline=deadline)
+class Tokens(nn.Module):
+    """[B, T] -> [B, T, 7]"""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.out = nn.Embedding(7, 16), nn.Linear(16, 7)
+
+    def forward(self, tokens):
+        return self.out(self.table(tokens))
+
+
+def run(model=None, example=None, *, target="eager", threads=1, deadline=None, wanted=()):
+    return measure(
+        model or Attention(),
+        torch.randn(8, 12, 16) if example is None else example,
+        target=target,
+        threads=threads,
+        deadline=deadline or Deadline.after(600),
+        wanted=wanted,
+    )
 
 
 def row(report, name):
@@ -52,9 +77,42 @@ def test_what_is_measured_is_the_rewritten_graph():
     assert measured.graph_hash == measured.report["graph_hash"] != ""
     json.dumps(measured.report, allow_nan=False)
     assert 0 < measured.median_ms <= measured.p95_ms
-    assert measured.ratio == measured.median_ms / measured.reference_ms
-    assert measured.samples >= latency.LEAST
+    assert measured.samples >= LEAST
     assert measured.batch == 8
+
+
+def test_values_are_metrics_and_belong_together():
+    measured = run(wanted=TIMES)
+    values = measured.values()
+
+    assert set(values) == set(TIMES) < {name for name, m in METRICS.items() if m.of_machine}
+    assert values["latency_ms"] == measured.median_ms
+    assert values["latency_ratio"] == measured.times.ratio
+    assert values["throughput"] * values["latency_ms"] == pytest.approx(8 * 1e3)
+    assert measured.peak_bytes is None
+
+
+def test_the_record_says_what_a_latency_depends_on():
+    measured = run()
+    record = measured.record()
+
+    json.dumps(record, allow_nan=False)
+    assert record["graph_hash"] == measured.report["graph_hash"]
+    assert record["reference"] == REFERENCE
+    assert record["samples"] == measured.samples
+    assert {"batch", "clock", "disturbed", "governor", "page_faults", "quota"} < set(record)
+    assert {"cpu", "cores", "threads", "torch", "formwright", "target", "fingerprint"} == set(
+        measured.machine.to_dict()
+    )
+
+
+def test_tokens_in_and_something_for_each_token_out():
+    measured = run(Tokens(), torch.randint(7, (3, 5)), wanted=["peak_bytes"])
+
+    assert measured.batch == 3
+    embedded, logits = 3 * 5 * 16 * 4, 3 * 5 * 7 * 4
+    assert measured.peak_bytes >= embedded + logits
+    assert measured.values()["peak_bytes"] == measured.peak_bytes
 
 
 def test_the_process_is_left_as_it_was():
@@ -86,6 +144,8 @@ def test_an_unknown_target_is_told_in_our_words():
     words = r"^unknown target 'inductro'; known: .*aot_eager.*….*\. Did you mean 'inductor'\?$"
     with pytest.raises(EvaluationError, match=words):
         run(target="inductro")
+    with pytest.raises(FormwrightError, match="Did you mean 'inductor'"):
+        check_target("inductro")
 
 
 def test_another_answer_is_no_measurement():
@@ -95,6 +155,36 @@ def test_another_answer_is_no_measurement():
 
     with pytest.raises(EvaluationError, match="gives another answer: up to"):
         run(Random())
+
+
+def test_large_outputs_may_be_rounded_and_small_ones_no_more_than_they_were():
+    class Off(Attention):
+        """By a thousandth of the largest output, each call the other way."""
+
+        def __init__(self, by):
+            super().__init__()
+            self.by, self.calls = by, 0
+
+        @torch.compiler.disable
+        def error(self):
+            self.calls += 1
+            return self.by * (-1) ** self.calls
+
+        def forward(self, x):
+            return 1e4 + super().forward(x) * 0 + self.error()
+
+    assert run(Off(4.0)).samples >= LEAST
+    with pytest.raises(EvaluationError, match="another answer: up to 16 away"):
+        run(Off(8.0))
+
+
+def test_what_is_not_a_number_is_no_answer():
+    class Gone(Attention):
+        def forward(self, x):
+            return super().forward(x) * float("nan")
+
+    with pytest.raises(EvaluationError, match="returns what is not a number"):
+        run(Gone())
 
 
 def test_if_nothing_is_compiled_nothing_is_measured():
@@ -117,19 +207,6 @@ def test_where_our_compiler_fails_the_target_is_measured_and_the_report_says_so(
 def test_the_time_limit():
     with pytest.raises(EvaluationError, match=r"took longer than 5 s \(compiling\)"):
         run(deadline=Deadline(0.0, 5))
-
-
-def test_a_machine_that_does_not_become_quiet(monkeypatch):
-    def noisy(until):
-        raise TimeoutError
-
-    monkeypatch.setattr(latency, "alone", noisy)
-    with pytest.raises(EvaluationError, match="waiting for a quiet machine"):
-        run()
-
-
-def test_the_reference_is_the_same_work_every_time():
-    assert torch.equal(latency._reference()(), latency._reference()())
 
 
 @pytest.mark.inductor
@@ -164,6 +241,14 @@ def test_this_machine():
     assert here.torch == torch.__version__
     prints = {here.fingerprint, machine(2, "eager").fingerprint, machine(1, "x").fingerprint}
     assert len(prints) == 3
+
+
+def test_conditions_are_no_part_of_the_fingerprint():
+    now = conditions()
+    assert set(now.to_dict()) == {"governor", "quota", "load"}
+    assert now.quota is None or now.quota > 0
+    assert now.governor is None or now.governor.isprintable()
+    assert not set(now.to_dict()) & set(machine(1, "eager").to_dict())
 
 
 def test_cgroup_quotas(tmp_path):

@@ -37,7 +37,8 @@ class Losing(SerialPool):
         self.dies, self.seen = dies, []
 
     def wait(self, timeout_s):
-        job = self._job
+        if (job := self._job) is None:
+            return []
         self.seen.append((job.number, job.attempt))
         if (job.number, job.attempt) in self.dies:
             self.stop()
@@ -133,10 +134,10 @@ def test_a_cancelled_search_ends_and_prunes():
 
 def test_a_fenced_log_stops_whoever_is_late():
     class Taken(MemoryLog):
-        def append(self, trial):
-            if trial.number == 2:
+        def append(self, *trials):
+            if any(trial.number == 2 for trial in trials):
                 raise Fenced("somebody else has the lease")
-            super().append(trial)
+            super().append(*trials)
 
     log = Taken()
     with pytest.raises(Fenced):
@@ -157,7 +158,7 @@ def test_a_small_space_is_searched_to_its_end(monkeypatch):
             pass
 
     sampler = Sampler("stubborn", lambda *given: Stubborn())
-    candidates = Candidates(space, Signature((1, 8, 8), 10), sampler, SPEC)
+    candidates = Candidates(space, Signature.of_images((1, 8, 8), 10), sampler, SPEC)
     for _ in range(2):
         trial = candidates.propose()
         candidates.tell(trial)

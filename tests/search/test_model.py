@@ -1,5 +1,6 @@
 """Whole architectures: residual forms, stages, padding, step by step, what they cost."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from formwright.compiler import Reason, collect
 from formwright.search import BLOCKS, NORMS, SpecError, build, cost_of
 from formwright.search.blocks import Causal, Kind
 from formwright.search.ends import HEADS, STEMS
+from formwright.search.ends.unfold import places
 from formwright.search.spec import ArchSpec, BlockSpec, LayerSpec, StageSpec
 
 WIDTH, LENGTH = 16, 12
@@ -71,6 +73,10 @@ SPECS = {
         ),
         BlockSpec("none"),
         BlockSpec.of("language", tied=False),
+    ),
+    "unfolded": spec_of(
+        LayerSpec(sampled("attention"), MLP, "rms"),
+        head=BlockSpec.of("unfold", classes=30, length=LENGTH + 1, hidden=20),
     ),
     "norms": spec_of(
         *(LayerSpec(POOL, MLP, sampled(name, NORMS)) for name in NORMS.names()),
@@ -183,6 +189,34 @@ def test_padding_changes_nothing_of_a_pyramid():
     torch.testing.assert_close(
         model(images, torch.ones_like(real)), model(images), rtol=1e-9, atol=1e-9
     )
+
+
+@torch.no_grad()
+def test_what_is_unfolded_is_the_last_token_that_is_real():
+    model, tokens = made("unfolded")
+    real = torch.ones_like(tokens, dtype=torch.bool)
+    real[1, 9:] = False
+    changed = torch.where(real, tokens, (tokens + 1) % 30)
+
+    got = model(changed, real)
+
+    assert got.shape == (2, LENGTH + 1, 30)
+    torch.testing.assert_close(got[:1], model(tokens[:1]), rtol=1e-9, atol=0)
+    torch.testing.assert_close(got[1:], model(tokens[1:, :9]), rtol=1e-9, atol=0)
+    moved = tokens.clone()
+    moved[:, 0] = (moved[:, 0] + 1) % 30
+    assert (model(moved) - model(tokens)).abs().amax((0, 2)).min() > 0  # each place hears of it
+
+
+@pytest.mark.parametrize("width", [6, 7])
+def test_places_of_what_is_unfolded_are_sines_and_cosines(width):
+    table = places(5, width)
+
+    for at in range(5):
+        for column in range(width):
+            angle = at / 10_000 ** (2 * (column // 2) / width)
+            wanted = math.cos(angle) if column % 2 else math.sin(angle)
+            assert abs(table[at, column] - wanted) < 1e-5
 
 
 def layer_of(residual, scale=0.0):

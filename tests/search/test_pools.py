@@ -1,6 +1,7 @@
 """Every pool obeys the laws of pools; a Ray pool leaves nothing behind, however it ends."""
 
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -85,6 +86,60 @@ def test_a_ray_pool_leaves_no_process_and_no_folder(end, monkeypatch, short):
         owner.wait()
 
 
+CLUSTER = """
+import subprocess, sys, ray
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+address = ray.get_runtime_context().gcs_address
+command = [sys.executable, "-m", "ray.util.client.server", "--mode", "specific-server"]
+command += ["--address", address, "--host", "127.0.0.1", "--port", sys.argv[1]]
+server = subprocess.Popen(command)
+print(address, flush=True)
+sys.stdin.readline()
+server.kill()
+ray.shutdown()
+"""
+
+
+def test_a_cluster_is_used_by_its_address_or_through_its_client_server(monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # both sides would want the same token
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    cluster = subprocess.Popen(
+        [sys.executable, "-c", CLUSTER, port], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        address = cluster.stdout.readline().decode().strip()
+        for given in (address, f"ray://127.0.0.1:{port}"):
+            users = [sys.executable, "-c", USES, given]
+            done = subprocess.run(users, capture_output=True, text=True, timeout=120)
+            said = [line[2:] for line in done.stdout.splitlines() if line.startswith("> ")]
+            assert said == ["0 1", "True", "7"], done.stderr[-2000:]
+    finally:
+        cluster.communicate(b"\n", timeout=60)
+
+
+USES = """
+import sys, time
+from formwright.search.run.ray_pool import RayPool
+from formwright.search.testing_pool import DIES, PoolContract, job, toy
+for _ in range(100):  # until the client server listens
+    try:
+        pool = RayPool(toy, workers=2, address=sys.argv[1])
+        break
+    except Exception as error:
+        time.sleep(0.2)
+contract = PoolContract()
+for number in range(2):
+    pool.submit(job(number))
+print('>', *sorted(contract.collect(pool, 2)))
+pool.submit(job(3, DIES))
+print('>', contract.collect(pool, 1)[3].lost)
+pool.submit(job(7))
+print('>', *contract.collect(pool, 1))
+pool.close()
+"""
+
+
 def test_pools_of_one_process_share_its_ray():
     import ray
 
@@ -106,8 +161,13 @@ def test_a_ray_that_is_too_small_is_said_at_once():
 
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
-        with pytest.raises(PoolError, match="2 workers of 1 threads want 2 CPUs, Ray has 1"):
+        with pytest.raises(PoolError, match="2 workers of 1 CPUs each want 2, Ray has 1"):
             RayPool(toy, workers=2)
+        pool = RayPool(toy, workers=2, cpus=0.5)
+        for number in range(2):
+            pool.submit(job(number))
+        assert set(PoolContract().collect(pool, 2)) == {0, 1}
+        pool.close()
         assert ray.is_initialized()
     finally:
         ray.shutdown()

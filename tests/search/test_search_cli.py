@@ -12,7 +12,7 @@ from formwright.__main__ import main
 from formwright.search import BLOCKS, SPACES, cost_of, pattern
 from formwright.search.space import Signature
 
-DIGITS = Signature((1, 8, 8), 10)
+DIGITS = Signature.of_images((1, 8, 8), 10)
 
 
 @pytest.mark.parametrize(("command", "names"), [("blocks", BLOCKS), ("spaces", SPACES)])

@@ -10,7 +10,7 @@ from formwright.search import SPACES, ArchSpec, SpecError, build, cost_of
 from formwright.search.space import OneOf, Rule, Signature, Space
 from formwright.search.space.placement import even
 
-DIGITS = Signature((1, 8, 8), 10)
+DIGITS = Signature.of_images((1, 8, 8), 10)
 
 
 def decode(genes, signature):

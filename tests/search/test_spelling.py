@@ -289,7 +289,11 @@ def test_a_search_does_not_try_two_spellings():
         patch=2, width=16, norm="rms", depth=4, channel=0.5, heads=2, kv_heads=2, expand=1,
         positions="none", head_width=8, state=8, ratio=1, place="even", attention=(0.125, 0.25),
     )  # fmt: skip
-    specs = [space.decode(g, Signature((1, 8, 8), 10)) for g in space.all() if not space.broken(g)]
+    specs = [
+        space.decode(g, Signature.of_images((1, 8, 8), 10))
+        for g in space.all()
+        if not space.broken(g)
+    ]
 
     assert len({canonical(spec).fingerprint() for spec in specs}) < len(specs)
 

@@ -265,7 +265,7 @@ def test_layers_that_count_themselves_do_not_become_fewer():
 
 
 def test_what_a_search_finds_is_a_sub_model():
-    signature = Signature((1, 8, 8), 10)
+    signature = Signature.of_images((1, 8, 8), 10)
     spec = matformer.whole(signature)
     genes = matformer.SPACE.sample(random.Random(0)) | {"patch": 2}
     found = canonical(matformer.decode(genes, signature))

@@ -6,9 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from formwright.search import TrialState
+from formwright.search import SearchSpec, TrialState
+from formwright.search.testing import an_architecture
 from formwright.service import SearchState
-from formwright.service.convert import from_trial_state, to_search_state, to_trial_state
+from formwright.service.convert import (
+    from_spec,
+    from_trial_state,
+    to_search_state,
+    to_spec,
+    to_trial_state,
+)
 from formwright.service.errors import InvalidRequest
 from formwright.service.wire import search_pb2 as pb
 
@@ -39,6 +46,31 @@ def test_every_rpc_has_its_own_request_and_response():
     assert len(rpcs) == len(pb.DESCRIPTOR.services_by_name["SearchService"].methods)
     for name, request, response in rpcs:
         assert (request, response) == (f"{name}Request", f"{name}Response")
+
+
+FULL = SearchSpec(
+    knobs=("depth=2",),
+    constraints=("params<=20000", "quality>=0.9"),
+    baselines=(an_architecture().to_json(),),
+    budget="2000000 tokens",
+    rates=(1e-3, 6e-3, 2e-2),
+    pretrain=100,
+    space="matformer",
+    keep=4,
+    audit=0.1,
+    latency="layers",
+    weights="shared",
+    seconds=3600,
+    flops=1e15,
+    proxies=("params", "snip"),
+)
+
+
+@pytest.mark.parametrize("spec", [SearchSpec(), FULL], ids=["default", "full"])
+def test_a_spec_comes_back_as_it_was_sent(spec):
+    assert from_spec(pb.SearchSpec.FromString(to_spec(spec).SerializeToString())) == spec
+    fields = {field.name for field in pb.SearchSpec.DESCRIPTOR.fields}
+    assert fields == set(SearchSpec.__dataclass_fields__)
 
 
 @pytest.mark.parametrize("state", SearchState)

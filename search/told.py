@@ -1,0 +1,94 @@
+"""What a trial tells of itself beside its values: the one place that reads `details`.
+
+Details come from whoever evaluates, a user's own code perhaps: what is not of the expected form
+counts as not told. It must not know how anything is shown. Next: `result.py`, `fidelity.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from .spec import ArchSpec
+from .trial import TrialState
+
+STOPPED = re.compile(r"stopped on rung (\d+)")  # so `run/ladder.py` begins its reason
+
+
+class Told(Protocol):
+    """A trial, as far as people see it: the search's own, or a service's record of one."""
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def state(self) -> TrialState: ...
+
+    @property
+    def architecture(self) -> ArchSpec: ...
+
+    @property
+    def values(self) -> Mapping[str, float]: ...
+
+    @property
+    def details(self) -> Mapping[str, Any]: ...
+
+    @property
+    def error(self) -> str: ...
+
+
+def seconds_of(trial: Told) -> dict[str, float]:
+    """Stage of evaluation -> seconds spent on it, over all rungs; empty if it does not say, or if a
+    stored result answered."""
+    return {} if answered_by(trial) else _numbers(trial.details.get("seconds"))
+
+
+def answered_by(trial: Told) -> str:
+    """Which trial of another search has measured this one; empty if it was measured here."""
+    return str(trial.details.get("answered", ""))
+
+
+def flops_of(trial: Told) -> float:
+    """Operations that training it has taken; 0 if it does not say."""
+    flops = trial.details.get("training_flops")
+    return float(flops) if _finite(flops) else 0.0  # type: ignore[arg-type]
+
+
+def rungs_of(trial: Told) -> list[dict[str, float]]:
+    """What was measured on each rung that the trial went on from, the first rung first."""
+    rungs = trial.details.get("rungs")
+    return [_numbers(rung) for rung in rungs] if isinstance(rungs, list | tuple) else []
+
+
+def stopped_on(trial: Told) -> int | None:
+    """The rung after which the ladder stopped the trial; None if it did not."""
+    found = STOPPED.match(trial.error) if trial.state is TrialState.PRUNED else None
+    return int(found[1]) if found else None
+
+
+def is_audited(trial: Told) -> bool:
+    """Whether the ladder has stopped the trial, which went on all the same, to see what is lost."""
+    return "audited" in trial.details
+
+
+def is_free(trial: Told) -> bool:
+    """Whether it was pruned before any training, and so counts for no budget of trials."""
+    return trial.state is TrialState.PRUNED and "quality" not in trial.values
+
+
+def proxies_of(trial: Told) -> dict[str, float]:
+    """Name -> score without training."""
+    return _numbers(trial.details.get("proxies"))
+
+
+def _numbers(given: object) -> dict[str, float]:
+    if not isinstance(given, Mapping):
+        return {}
+    return {str(name): float(value) for name, value in given.items() if _finite(value)}
+
+
+def _finite(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value)  # type: ignore[arg-type]
