@@ -5,6 +5,7 @@ It must not know how a metric is measured. Next: `evaluate/` measures, `front.py
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -107,3 +108,25 @@ class Measurement:
     values: Mapping[str, float]
     details: Mapping[str, Any] = field(default_factory=dict)
     broken: str = ""
+
+    def malformed(self) -> str:
+        """What no log could keep, in words; empty if nothing."""
+        for name, value in self.values.items():
+            if not isinstance(name, str) or isinstance(value, bool) or not _real(value):
+                return f"{name!r} is {value!r}, not a number"
+        try:
+            json.dumps(dict(self.details), allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            return f"details are not JSON: {error}"
+        seconds = self.details.get("seconds", {})
+        if not isinstance(seconds, Mapping) or not all(map(_real, seconds.values())):
+            return f"seconds are {seconds!r}, not a number for each stage"
+        if not _real(flops := self.details.get("training_flops", 0)):
+            return f"training_flops is {flops!r}, not a number"
+        if not isinstance(names := self.details.get("undecided", []), list | tuple):
+            return f"undecided is {names!r}, not a list of metrics"
+        return "" if isinstance(self.broken, str) else f"broken is {self.broken!r}, not a text"
+
+
+def _real(value: object) -> bool:
+    return isinstance(value, int | float)

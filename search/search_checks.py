@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import one_line
 from .errors import SpecError, UnknownNameError
@@ -41,8 +41,10 @@ RATES = (1e-9, 10.0)
 # field -> what it may be
 WORDS = {"latency": ("whole", "layers"), "weights": ("own", "shared")}
 LISTS = ("objectives", "knobs", "constraints", "baselines", "rates", "proxies")
+MOST, LONGEST = 64, 500_000  # entries of a list, and characters of all of them
 PROXY_NAMES = ("params", "flops", "grad_norm", "snip", "synflow", "jacob_cov")
-PREDICTED = ("latency_ms", "latency_ratio", "throughput", "decode_ms")  # where layers are measured
+PREDICTED = ("latency_ms", "latency_ratio", "throughput")  # from layers
+MEASURED = "decode_ms"  # in any case
 NESTED = ("matformer",)  # spaces of sub-models
 
 
@@ -61,16 +63,25 @@ def checked(spec: SearchSpec) -> dict[str, Any]:
         if (word := getattr(spec, field)) not in words:
             raise SpecError(f"wanted one of {', '.join(words)}, got {word!r}", field)
     for field in LISTS:
-        if not isinstance(given := getattr(spec, field), tuple):
-            raise SpecError(f"wanted a list, got {given!r}", field)
+        entries = getattr(spec, field)
+        if not isinstance(entries, tuple):
+            raise SpecError(f"wanted a list, got {one_line(repr(entries), 80)}", field)
+        if len(entries) > MOST:
+            raise SpecError(f"wanted at most {MOST}, got {len(entries)}", field)
+        if sum(len(text) for text in entries if isinstance(text, str)) > LONGEST:
+            raise SpecError(f"wanted at most {LONGEST} characters in all", field)
+    for at, given in enumerate(cast(tuple[object, ...], spec.baselines)):
+        if not isinstance(given, str):
+            said = one_line(repr(given), 80)
+            raise SpecError(f"wanted the JSON of an architecture, got {said}", f"baselines[{at}]")
     _named(spec.objectives, "objectives")
     for at, name in enumerate(spec.objectives):
         metric_named(name, f"objectives[{at}]")
     for at, name in enumerate(spec.proxies):
         if name not in PROXY_NAMES:
             raise UnknownNameError("proxy", name, PROXY_NAMES, f"proxies[{at}]")
-    _named(spec.rates, "rates")
-    rates = (_number(rate, RATES, f"rates[{at}]") for at, rate in enumerate(spec.rates))
+    rates = [_number(rate, RATES, f"rates[{at}]") for at, rate in enumerate(spec.rates)]
+    _named(rates, "rates")
     numbers = {field: _number(getattr(spec, field), ends, field) for field, ends in RANGES.items()}
     return {"knobs": _knobs(spec.knobs), "rates": tuple(rates), **numbers}
 
@@ -78,14 +89,17 @@ def checked(spec: SearchSpec) -> dict[str, Any]:
 def together(spec: SearchSpec) -> None:
     """Raises SpecError for fields that do not go together."""
     wanted = [*spec.objectives, *(kept.metric for kept in spec.kept())]
-    whole = [name for name in wanted if METRICS[name].of_machine and name not in PREDICTED]
+    known = (*PREDICTED, MEASURED)
+    whole = [name for name in wanted if METRICS[name].of_machine and name not in known]
     if spec.latency == "layers" and whole:
-        said = f"they do not give {', '.join(dict.fromkeys(whole))}, only {', '.join(PREDICTED)}"
+        said = f"they do not give {', '.join(dict.fromkeys(whole))}, only {', '.join(known)}"
         raise SpecError(f'layers are not enough: {said}; take "whole"', "latency")
     if spec.weights == "shared" and spec.space not in NESTED:
         raise SpecError(f"weights are shared in {', '.join(NESTED)}, not {spec.space}", "weights")
     if spec.weights == "shared" and spec.rungs > 1:
         raise SpecError("shared weights are trained to their end whatever the rung", "rungs")
+    if spec.proxies and "quality" not in wanted:
+        raise SpecError("proxies stand for the quality, which nobody wants here", "proxies")
     if spec.budget and spec.steps != type(spec).steps:
         raise SpecError("steps are a budget too; state one of them", "budget")
 
@@ -112,7 +126,13 @@ def _knobs(knobs: tuple[Any, ...]) -> tuple[str, ...]:
 
 def _number(value: object, ends: tuple[float, float], field: str) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    made = float(value) if number else math.nan  # type: ignore[arg-type]
+    try:
+        made = float(value) if number else math.nan  # type: ignore[arg-type]
+    except OverflowError:
+        made = math.inf
     if not ends[0] <= made <= ends[1]:
-        raise SpecError(f"wanted a number from {ends[0]:g} to {ends[1]:g}, got {value!r}", field)
+        raise SpecError(
+            f"wanted a number from {ends[0]:g} to {ends[1]:g}, got {one_line(repr(value), 80)}",
+            field,
+        )
     return made

@@ -33,7 +33,7 @@ class SearchSpec:
     """What to search, for what, and how much it may cost.
 
     `trials` distinct architectures of `space` are trained on `task` for `steps` steps of `batch`
-    examples each (the budget is stated in steps, never in seconds) and measured with `threads`
+    examples each (or for a `budget` in another unit) and measured with `threads`
     threads, compiled for `target` (as `formwright.compiler.Options.target`). `timeout_s` ends a
     trial that takes longer; `attempts` bounds how often one is tried whose worker died. `knobs`
     keep the search in a part of its space: "depth=2", "width=16|32".

@@ -74,8 +74,9 @@ def is_audited(trial: Told) -> bool:
 
 
 def is_free(trial: Told) -> bool:
-    """Whether it was pruned before any training, and so counts for no budget of trials."""
-    return trial.state is TrialState.PRUNED and "quality" not in trial.values
+    """Whether it cost no training and came to nothing, and so counts for no budget of trials."""
+    untrained = "quality" not in trial.values or bool(answered_by(trial))
+    return trial.state is TrialState.PRUNED and untrained and stopped_on(trial) is None
 
 
 def proxies_of(trial: Told) -> dict[str, float]:

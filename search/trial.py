@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from ..errors import one_line
-from .objective import Measurement
+from .objective import METRICS, Measurement
 from .spec import ArchSpec, Scalar
 
 
@@ -76,16 +76,23 @@ class Trial:
     def _with(self, measured: Measurement) -> Trial:
         """What was measured on this rung joins what was before; what it took adds up."""
         values, details = {**self.values, **measured.values}, {**self.details, **measured.details}
-        if self.rung:
-            before, now = self.details.get("seconds", {}), measured.details.get("seconds", {})
+        if not any(METRICS[name].of_machine for name in measured.values if name in METRICS):
+            kept = {"machine": self.details["machine"]} if "machine" in self.details else {}
+            details |= kept  # the one that measured the latencies
+        if before := self.details.get("seconds"):
+            now = measured.details.get("seconds", {})
             stages = {**before, **now}
             details["seconds"] = {s: round(before.get(s, 0) + now.get(s, 0), 3) for s in stages}
-            took = [of.get("training_flops", 0) for of in (self.details, measured.details)]
-            details["training_flops"] = sum(took)
         return replace(self, values=values, details=details)
 
     def failed(self, error: str) -> Trial:
         return replace(self, state=TrialState.FAILED, error=one_line(error))
+
+    def charged(self, stage: str, seconds: float) -> Trial:
+        """The same, with time that was spent on it without a result."""
+        spent = dict(self.details.get("seconds", {}))
+        spent[stage] = round(spent.get(stage, 0) + seconds, 3)
+        return replace(self, details={**self.details, "seconds": spent})
 
     def pruned(self, why: str, measured: Measurement | None = None) -> Trial:
         """It was stopped: `why` says by whom or what."""

@@ -331,6 +331,7 @@ def _print_json(trials: list[TrialRecord]) -> None:
             "number": trial.number,
             "state": trial.state,
             "attempt": trial.attempt,
+            "rung": trial.rung,
             "metrics": dict(trial.values),
             "machine": trial.machine,
             "error": trial.error,

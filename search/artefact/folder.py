@@ -103,6 +103,8 @@ def making(folder: str | Path) -> Iterator[Path]:
 
 
 def _free(where: Path) -> None:
+    if where.is_mount():  # nothing can be renamed to it
+        raise SpecError("something is mounted there; name a folder inside it", str(where))
     if where.exists() and not (where.is_dir() and not any(where.iterdir())):
         raise SpecError(
             "there is something already; name a folder that is new or empty", str(where)

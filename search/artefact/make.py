@@ -24,7 +24,7 @@ from ...errors import one_line
 from .. import weights
 from ..errors import EvaluationError, SearchError, SpecError
 from ..evaluate.checkpoint import forget
-from ..evaluate.evaluator import Evaluation, _one_at_a_time
+from ..evaluate.evaluator import Evaluation, one_at_a_time
 from ..evaluate.failure import Deadline, reason
 from ..evaluate.latency import check_target
 from ..evaluate.machine import using_threads
@@ -85,7 +85,7 @@ def keep(
     all_seeds = evaluations(architecture, spec, seeds)
     try:
         with (
-            _one_at_a_time,
+            one_at_a_time,
             making(folder) as half,
             using_threads(spec.threads),
             torch.random.fork_rng(devices=[]),

@@ -15,6 +15,7 @@ import os
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,16 @@ def forget(evaluation: Evaluation) -> None:
     for rate in evaluation.rates:
         for path in Path(evaluation.checkpoint).glob(f"{key(evaluation, rate)}{END}*"):
             path.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Deletes what nobody has touched for a week: of searches that were killed for good, and
+    shared weights, which no search knows to be the last to read."""
+    oldest = time.time() - 7 * 24 * 3600
+    for path in folder.glob("*"):
+        with suppress(OSError):
+            if path.stat().st_mtime < oldest:
+                path.unlink()
 
 
 class Checkpoint:

@@ -20,7 +20,7 @@ from .failure import Deadline, reason
 from .quiet import working
 
 # The number of threads, random numbers and compiled code belong to the process.
-_one_at_a_time = threading.Lock()
+one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def evaluate(evaluation: Evaluation) -> Measurement:
     Raises EvaluationError with one line for people, whatever is wrong with the candidate. The
     time limit is looked at between steps: code that never returns is for the pool to end.
     """
-    with _one_at_a_time:
+    with one_at_a_time:
         try:
             with working():  # loading torch is work too, but not the candidate's
                 import torch

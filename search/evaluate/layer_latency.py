@@ -31,6 +31,7 @@ from .quiet import working
 from .timing import REFERENCE
 
 SMALL, WHOLE = "small", "whole"  # kinds of entries: models of one layer, and those to compare with
+MOST = 200  # whole models to compare with
 LEAST = 1e-3  # calls of the reference; what adds nothing may measure below nothing
 
 Measured = Callable[[ArchSpec, int, int, str, Deadline], Entry]
@@ -105,10 +106,12 @@ def predict(
 
 
 def record(architecture: ArchSpec, latency: Latency) -> None:
-    """Keeps what was measured of a whole architecture, for later predictions. Raises
-    EvaluationError where it cannot be kept."""
+    """Keeps what was measured of a whole architecture, for later predictions; only where its layers
+    were measured too, for else there is nothing to compare. Raises EvaluationError where it cannot
+    be kept."""
     store = Store.of(latency.machine.fingerprint, latency.batch, REFERENCE)
-    store.put(WHOLE, architecture.fingerprint(), _entry(architecture, latency))
+    if _sum_of_known(architecture.to_json(), store) is not None:
+        store.put(WHOLE, architecture.fingerprint(), _entry(architecture, latency))
 
 
 def parts_of(architecture: ArchSpec, look: Callable[[ArchSpec], Entry]) -> dict[str, float]:
@@ -139,7 +142,7 @@ def _entry(spec: ArchSpec, latency: Latency) -> Entry:
 def _seen(store: Store) -> list[Seen]:
     """Whole models that were measured, where all their small models were too."""
     pairs = []
-    for entry in store.all(WHOLE):
+    for entry in store.newest(WHOLE, MOST):
         added = _sum_of_known(entry.architecture, store)
         if added is not None:
             pairs.append((added, entry.ratio))

@@ -76,10 +76,11 @@ class Store:
                 raise
         _read[path] = entry
 
-    def all(self, kind: str) -> list[Entry]:
-        """By name of the file."""
-        found = sorted((self.folder / kind).glob("*.json"))
-        entries = (self.get(kind, path.stem.replace("-", ":")) for path in found)
+    def newest(self, kind: str, most: int) -> list[Entry]:
+        """The `most` that were written last, in that order."""
+        found = [(_written(path), path) for path in (self.folder / kind).glob("*.json")]
+        paths = [path for _, path in sorted(found)[-most:]]
+        entries = (self.get(kind, path.stem.replace("-", ":")) for path in paths)
         return [entry for entry in entries if entry is not None]
 
     @contextmanager
@@ -122,6 +123,13 @@ def _entry(path: Path) -> Entry | None:
     numbers = [getattr(entry, field.name) for field in fields(Entry)][1:]
     good = all(type(n) in (int, float) and 0 < n < math.inf for n in numbers)
     return entry if good and isinstance(entry.architecture, str) else None
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # it was replaced just now
+        return math.inf
 
 
 def _taken(file: int) -> bool:

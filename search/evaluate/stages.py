@@ -24,8 +24,10 @@ from ..tasks import TASKS
 from ..tasks.task import Split, Task
 from .evaluator import Evaluation
 from .failure import Deadline
+from .learn import Trained, learn
 from .machine import machine
 from .quiet import working
+from .schedule import step_flops
 from .train import fresh
 
 FP32 = 4  # bytes
@@ -168,8 +170,6 @@ def _compilable(subject: Subject) -> tuple[nn.Module, Tensor]:
 
 
 def _trained(subject: Subject) -> Found:
-    from .learn import learn
-
     evaluation = subject.evaluation
     read = _proxies(subject) if evaluation.proxies else {}
     trained = learn(evaluation, subject.task, subject.splits, subject.deadline)
@@ -181,7 +181,7 @@ def _trained(subject: Subject) -> Found:
         "lr": best.rate,
         "train_loss": best.course.last.loss,
         "rates": rates,
-        "training_flops": trained.flops,
+        "training_flops": _flops(evaluation, trained),
         "data": subject.task.record(),
         "seconds": {"train": round(trained.seconds, 3)},
         **best.score.details,
@@ -191,6 +191,14 @@ def _trained(subject: Subject) -> Found:
         details["unkept"] = best.unkept
     may_improve = evaluation.until < 1 and evaluation.weights == "own"
     return Found({"quality": best.quality}, details, {} if may_improve else None)
+
+
+def _flops(evaluation: Evaluation, trained: Trained) -> int:
+    """Operations of the training so far, whoever did them; of shared weights, those done here."""
+    if evaluation.weights == "shared":
+        return trained.flops
+    steps = sum(learnt.course.last.step + evaluation.pretrain for learnt in trained.learnt)
+    return steps * step_flops(evaluation.architecture, evaluation.batch)
 
 
 def _proxies(subject: Subject) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 It is rebuilt from the log whenever a search goes on, so it may hold nothing that `tell` cannot
 give it again: a proposal depends on what was told and on `number`, not on how often it was asked.
-It must not know where trials are kept. Next: `random.py`, the simplest; `tpe.py`.
+It must not know where trials are kept. Next: `random.py`, the simplest; `nsga2.py`, `tpe.py`,
+`exact.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class Proposer(Protocol):
         """Genes for trial `number`; `draw` counts the proposals for it that were already known."""
 
     def tell(self, trial: Trial) -> None:
-        """The newest state of a trial: running (others should look elsewhere), or ended."""
+        """The newest state of a trial, in the order of the log: waiting or running (others should
+        look elsewhere), with values as soon as an early rung has measured some, or ended."""
 
 
 @dataclass(frozen=True)

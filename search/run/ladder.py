@@ -12,9 +12,11 @@ import hashlib
 from collections import defaultdict
 from dataclasses import dataclass
 
+from ..front import pareto
 from ..objective import METRICS
 from ..ranking import order, ranks
 from ..search_spec import SearchSpec
+from ..told import answered_by
 from ..trial import Trial, TrialState
 
 
@@ -65,6 +67,7 @@ class Ladder:
         self._waiting.pop(trial.number, None)
         of_rung = trial.rung - 1 if trial.state is TrialState.PENDING else trial.rung
         measured = all(metric.name in trial.values for metric in self._metrics)
+        measured = measured and not answered_by(trial)  # which is of more training
         climbed = trial.state is TrialState.PENDING and trial.rung > 0
         if climbed:
             self._waiting[trial.number] = trial
@@ -80,23 +83,28 @@ class Ladder:
         """Who climbs now, from the highest rung; None if nobody may. `last` says that no further
         candidate comes: until then a rung lets nobody on before as many as one of whom goes on
         have come to it. `auditing`, that whoever waits was stopped and is to be audited."""
-        for trial in sorted(self._waiting.values(), key=lambda t: (-t.rung, t.number)):
-            of = trial.rung - 1
-            enough = last or len(self._left[of]) >= self._spec.keep
+        by_rung: dict[int, dict[int, Trial]] = defaultdict(dict)
+        for trial in self._waiting.values():
+            by_rung[trial.rung][trial.number] = trial
+        for rung in sorted(by_rung, reverse=True):
+            waiting = by_rung[rung]
             if auditing:
-                return trial.audited()
-            if trial.attempt > 1 or (enough and trial.number in self._may_climb(of)):
-                return trial
+                return waiting[min(waiting)].audited()
+            going = {number for number, trial in waiting.items() if trial.attempt > 1}
+            if last or len(self._left[rung - 1]) >= self._spec.keep:
+                going |= waiting.keys() & self._may_climb(rung - 1)
+            if going:
+                return waiting[min(going)]
         return None
 
-    def stopped(self) -> list[Trial]:
-        """Those who wait, pruned, once nobody may climb and no further candidate comes; without
-        those who are trained to the end all the same, for the audit."""
+    def stopped(self, audit: bool) -> list[Trial]:
+        """Those who wait, pruned, once nobody may climb and no further candidate comes; with
+        `audit` without those who are trained to the end all the same."""
         made = []
         for rung, left in self._left.items():
             places = dict(zip(left, ranks(list(left.values()), self._metrics), strict=True))
             for trial in self._waiting.values():
-                if trial.rung == rung + 1 and not self._is_audited(trial):
+                if trial.rung == rung + 1 and not (audit and self._is_audited(trial)):
                     ahead = f"behind {places[trial.number]} fronts of {len(left)} trials"
                     made.append(trial.pruned(f"stopped on rung {rung}, {ahead}"))
         return made
@@ -111,6 +119,6 @@ class Ladder:
         if rung not in self._going:
             trials = list(self._left[rung].values())
             best = order(trials, self._metrics)[: len(trials) // self._spec.keep]
-            front = [t for t, r in zip(trials, ranks(trials, self._metrics), strict=True) if not r]
+            front = pareto(trials, self._metrics)
             self._going[rung] = {trial.number for trial in [*best, *front]}
         return self._going[rung]

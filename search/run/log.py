@@ -66,13 +66,17 @@ class MemoryLog:
             if self._unwanted:
                 numbers = ", ".join(str(trial.number) for trial in trials)
                 raise Fenced(f"trial {numbers}: the search was {self._unwanted}")
-            made = after(self._trials, trials)
-            self._keep(trials)
-            self._trials = made
-            self._events += trials
+            self._append(trials)
 
-    def _keep(self, trials: Sequence[Trial]) -> None:
-        """Where a durable log writes them; what it raises, `append` raises."""
+    def _append(self, trials: Sequence[Trial], cancelled: bool = False) -> None:
+        made = after(self._trials, trials)
+        self._keep(trials, cancelled)
+        self._trials = made
+        self._events += trials
+
+    def _keep(self, trials: Sequence[Trial], cancelled: bool = False) -> None:
+        """Where a durable log writes them; what it raises, `append` raises. `cancelled` says that
+        nothing comes after them."""
 
     def history(self) -> list[Trial]:
         with self._lock:
@@ -99,16 +103,16 @@ class MemoryLog:
     def cancel(self) -> None:
         """Ends the search: what has not ended is pruned."""
         with self._lock:
-            self.resume()
-            if self.wanted():
+            if self._unwanted != "cancelled":
                 open_ = [trial for trial in self._trials if not trial.state.final]
-                self.append(*(trial.pruned("the search was cancelled") for trial in open_))
+                self._append([t.pruned("the search was cancelled") for t in open_], cancelled=True)
             self._unwanted = "cancelled"
 
 
 def answered(trial: Trial, where: str) -> Measurement:
     """What a trial has measured, as an answer to another search."""
-    return Measurement(trial.values, {**trial.details, "answered": where})
+    kept = {name: of for name, of in trial.details.items() if name not in ("audited", "rungs")}
+    return Measurement(trial.values, {**kept, "answered": where})
 
 
 def after(trials: Sequence[Trial], new: Iterable[Trial]) -> list[Trial]:

@@ -12,10 +12,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from ..errors import Fenced, SearchError
 from ..evaluate.cache import cache_folder
-from ..evaluate.checkpoint import forget
+from ..evaluate.checkpoint import forget, sweep
 from ..evaluate.evaluator import Evaluation, evaluation_seed
 from ..evaluate.quiet import working
 from ..objective import Measurement
@@ -24,7 +25,8 @@ from ..trial import Trial
 from .ladder import Rung
 from .log import TrialLog
 from .pool import Job, Outcome, Pool
-from .state import ORPHANED, State, became
+from .state import State, became, settled
+from .tally import ORPHANED
 
 POLL_S = 0.25  # how long a cancellation may go unseen
 
@@ -46,10 +48,11 @@ def drive(spec: SearchSpec, pool: Pool, log: TrialLog, seen: Seen = lambda trial
             more = run.prepare()
             if not more and not run.busy and not run.end():
                 return
-            outcomes = pool.wait(0.0 if more else POLL_S)
+            outcomes = pool.wait(0.0 if more or run.answered else POLL_S)
             if not outcomes:
                 run.write()  # else together with what follows from them
             run.take(outcomes)
+        run.write()
     except Fenced:
         if log.wanted():
             raise
@@ -66,7 +69,9 @@ class _Run:
         self._state = State(spec)
         self._moves: list[Trial] = []
         self._jobs: list[Job] = []
+        self.answered: list[tuple[Trial, Measurement]] = []
         self._answers: dict[int, Measurement | None] = {}
+        self._began: dict[int, float] = {}
         self._asked_at = -math.inf
 
     @property
@@ -84,10 +89,11 @@ class _Run:
 
     def replay(self) -> None:
         """What the log says; whatever was running is tried again."""
+        sweep(cache_folder("trainings"))
         for event in self._log.events():
             self._state.tell(event)
         for trial in list(self._state.running.values()):
-            self._move(self._state.lost(trial, ORPHANED))
+            self._move(self._state.tally.lost(trial, ORPHANED))
 
     def start(self) -> None:
         """Fills the slots with who may run."""
@@ -95,10 +101,11 @@ class _Run:
         while len(state.running) < self._pool.slots and (trial := state.next()):
             started = self._move(trial.started())
             if answer := self._answer(started):
-                self._move(became(started, answer, spec, state.ladder))
+                self.answered.append((started, answer))  # it takes its turn like any other
                 continue
             evaluated = evaluation(spec, started, state.ladder.rungs[trial.rung])
             self._jobs.append(Job(trial.number, trial.attempt, evaluated))
+            self._began[trial.number] = time.monotonic()
         if self._jobs or any(move.state.final or move.rung for move in self._moves):
             self.write()
 
@@ -111,26 +118,33 @@ class _Run:
         return trial is not None
 
     def take(self, outcomes: Sequence[Outcome]) -> None:
-        """What became of jobs; written when the next ones start."""
+        """What became of jobs and of what was answered; written when the next ones start."""
+        answered, self.answered = self.answered, []
+        for trial, answer in answered:
+            self._move(settled(trial, answer, self._spec))
         for outcome in outcomes:
-            trial = self._state.running.get(outcome.job.number)
-            if trial is None or trial.attempt != outcome.job.attempt:
-                continue  # of an attempt that was given up
-            if outcome.lost:
-                self._move(self._state.lost(trial, outcome.error))
-            elif outcome.measured is None:
-                self._move(trial.failed(outcome.error))
-            else:
-                self._move(became(trial, outcome.measured, self._spec, self._state.ladder))
-        if reason := self._state.hopeless():
+            running = self._state.running.get(outcome.job.number)
+            if running is not None and running.attempt == outcome.job.attempt:
+                self._move(self._after(running, outcome))  # else of an attempt that was given up
+        if reason := self._state.tally.hopeless():
             self.write()
             raise SearchError(reason)
+
+    def _after(self, trial: Trial, outcome: Outcome) -> Trial:
+        if outcome.measured is not None:
+            return became(trial, outcome.measured, self._spec, self._state.ladder)
+        spent = time.monotonic() - self._began[trial.number]
+        tried = trial.charged("lost" if outcome.lost else "failed", spent)
+        if outcome.lost:
+            return self._state.tally.lost(tried, outcome.error)
+        return tried.failed(outcome.error)
 
     def end(self) -> bool:
         """Whether there is still something to do once nobody runs and nobody may start: those who
         wait on the ladder are stopped."""
-        stopped = self._state.stopped()
-        for trial in stopped:
+        if self._state.next() is not None:
+            return True
+        for trial in self._state.stopped():
             self._move(trial)
         self.write()
         return self._state.next() is not None
@@ -145,6 +159,7 @@ class _Run:
             found = self._log.answer(trial.architecture, self._spec.recipe(), machine)
             wanted = self._state.ladder.rungs[0].metrics
             whole = found is not None and all(name in found.values for name in wanted)
+            whole = whole and found is not None and found.details.get("data") == self._state.data
             self._answers[trial.number] = found if whole else None
         return self._answers[trial.number]
 
@@ -161,7 +176,8 @@ class _Run:
             self._log.append(*moves)
         for trial in moves:
             if trial.state.final:
-                forget(evaluation(self._spec, trial, self._state.ladder.rungs[0]))
+                with suppress(OSError):
+                    forget(evaluation(self._spec, trial, self._state.ladder.rungs[0]))
             self._seen(trial)
         for job in jobs:
             self._pool.submit(job)

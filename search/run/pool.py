@@ -101,4 +101,6 @@ def attempt(evaluate: Evaluate, job: Job) -> Outcome:
         return Outcome(job, error=one_line(f"{type(error).__name__}: {error}"))
     if not isinstance(measured, Measurement):
         return Outcome(job, error=f"wanted a Measurement, got {type(measured).__name__}")
+    if wrong := measured.malformed():
+        return Outcome(job, error=one_line(f"malformed measurement: {wrong}"))
     return Outcome(job, measured=measured)

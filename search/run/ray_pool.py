@@ -59,6 +59,8 @@ class RayPool:
     ) -> None:
         if workers < 1:
             raise PoolError(f"wanted one worker or more, got {workers}")
+        if cpus is not None and not (0 <= cpus <= 1 or (cpus > 1 and cpus == int(cpus))):
+            raise PoolError(f"wanted a whole number of CPUs, or a part of one, got {cpus}")
         self.slots = workers
         self._grace_s = grace_s
         self._cpus = _RAY.join(workers, threads if cpus is None else cpus, address)
@@ -84,7 +86,8 @@ class RayPool:
             raise PoolError("the pool is closed" if self._closed else "every slot is taken")
         actor = self._idle.pop()
         ends = time.monotonic() + job.evaluation.timeout_s + self._grace_s
-        self._running[actor.run.remote(job)] = _Running(job, actor, ends)
+        with _ray_may_be_gone():
+            self._running[actor.run.remote(job)] = _Running(job, actor, ends)
 
     def wait(self, timeout_s: float) -> list[Outcome]:
         if not self._running:
@@ -178,6 +181,8 @@ class _Ray:
     def join(self, workers: int, cpus: float, address: str | None) -> float:
         """The CPUs that an actor asks Ray for. Raises PoolError."""
         with self._lock:
+            if self._pools and self._local and address is not None:
+                raise PoolError(f"a local Ray is up for other pools; close them to use {address}")
             if not self._pools:
                 self._local = not ray.is_initialized() and address is None
                 self._end = _start(max(1, round(workers * cpus)), address)

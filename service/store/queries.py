@@ -19,7 +19,7 @@ from ..errors import InternalError, NotFound
 from ..records import Event, SearchRecord, SearchState, TrialRecord
 from .schema import architectures, events, metrics, searches, trials
 
-ANSWERS = 32  # trials of one architecture that are looked at
+ANSWERS = 256  # trials of one architecture that are looked at
 Condition = ColumnElement[bool]
 T = TypeVar("T")
 log = logging.getLogger("formwright.service")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row
@@ -47,7 +48,11 @@ class StoreLog:
                     raise ValueError(f"trial {trial.number}: {said}")
         if not appended:
             return
-        with self._lock, self._database.write() as connection:
+        with self._lock:
+            self._append(appended)
+
+    def _append(self, appended: Sequence[Trial]) -> None:
+        with self._database.write() as connection:
             row = claimed_row(connection, self._claim)
             newest = self._newest(connection, row)
             now, changes = clock(connection), []
@@ -60,15 +65,14 @@ class StoreLog:
                 changes.append(save_trial(connection, row.key, now, trial, old))
                 newest[trial.number] = trial
             add_events(connection, row.key, now, changes)
-            self._known = newest, row.last_sequence + len(changes)
+            last = row.last_sequence + len(changes)
+        self._known = newest, last
 
     def _newest(self, connection: Connection, row: Row[Any]) -> dict[int, Trial]:
         """By number. What was read or written here is remembered until others write: their event
         would have moved the sequence."""
-        known, self._known = (
-            self._known,
-            ({}, -1),
-        )  # whatever fails leaves nothing that may be wrong
+        known = self._known
+        self._known = ({}, -1)  # whatever fails leaves nothing that may be wrong
         if known[1] == row.last_sequence:
             return known[0]
         return {trial.number: trial for trial in trials_of(connection, row.key)}

@@ -1,63 +1,27 @@
 """What a search does beside proposing and recording: the user's own candidates, constraints,
 answers from earlier searches, budgets, the ladder and its audit, pause and resume."""
 
+import time
 from dataclasses import replace
 
 import pytest
 
 from formwright.search import (
-    METRICS,
     SPACES,
     TASKS,
     Measurement,
     MemoryLog,
     Result,
-    SearchSpec,
     SpecError,
     TrialState,
     drive,
-    pareto,
 )
-from formwright.search.run.ladder import rungs_of
-from formwright.search.run.pool import SerialPool
+from formwright.search.run.pool import Outcome, SerialPool
+from formwright.search.run.state import State
 
-SPEC = SearchSpec(trials=12, sampler="random", target="eager", knobs=("width=16|32",))
+from .engines import SPEC, Counting, evaluate, fingerprints, fingerprints_of, ran, values_of
+
 PRUNED, SUCCEEDED = TrialState.PRUNED, TrialState.SUCCEEDED
-
-
-def values_of(architecture, until=1.0):
-    """The better the larger, after any training: a rung orders as the whole does."""
-    number = int(architecture.fingerprint()[3:11], 16)
-    quality = until * (1 + number % 97)
-    return {"quality": quality, "latency_ms": number % 89 + 1.0, "params": number % 83}
-
-
-def evaluate(evaluation):
-    values = values_of(evaluation.architecture, evaluation.until)
-    details = {"seconds": {"train": 2.0}, "training_flops": 100, "machine": {"fingerprint": "m"}}
-    return Measurement(values, details)
-
-
-class Counting(SerialPool):
-    """Keeps the evaluations that it was given."""
-
-    def __init__(self):
-        super().__init__(evaluate)
-        self.given = []
-
-    def submit(self, job):
-        self.given.append(job.evaluation)
-        super().submit(job)
-
-
-def ran(spec, log=None, pool=None):
-    log = MemoryLog() if log is None else log
-    drive(spec, pool or Counting(), log)
-    return log
-
-
-def fingerprints(trials):
-    return [trial.architecture.fingerprint() for trial in trials]
 
 
 def an_architecture(**changed):
@@ -76,12 +40,6 @@ def test_baselines_come_first_and_once():
     assert all(trial.params for trial in trials[2:])
     assert len(trials) == spec.trials
     assert len(set(fingerprints(trials))) == spec.trials
-
-
-def fingerprints_of(architectures):
-    from formwright.search import canonical
-
-    return [canonical(each).fingerprint() for each in architectures]
 
 
 def test_a_search_with_baselines_goes_on_from_its_log():
@@ -178,10 +136,130 @@ def test_another_machine_or_a_missing_metric_is_no_answer():
         assert len(pool.given) == 4
 
 
+def test_an_answer_is_of_the_whole_training_and_climbs_no_ladder():
+    first = Result(SPEC, tuple(ran(SPEC).history()))
+    spec, pool = replace(SPEC, rungs=3, constraints=("quality>=20",)), Counting()
+    trials = ran(spec, MemoryLog([first]), pool).history()
+
+    measured = set(fingerprints_of([e.architecture for e in pool.given]))
+    assert not measured & set(fingerprints(first.trials[1:]))
+    for trial, before in zip(trials[1:], first.trials[1:], strict=False):
+        assert trial.values == before.values
+        assert trial.state is (SUCCEEDED if before.values["quality"] >= 20 else PRUNED)
+        assert trial.rung == 0
+
+
+def test_an_answer_from_other_data_is_none():
+    first = ran(SPEC).history()
+    other = {"data": {"name": "digits", "data": "another"}}
+    first = [replace(trial, details={**trial.details, **other}) for trial in first]
+    pool = Counting()
+    ran(SPEC, MemoryLog([Result(SPEC, tuple(first))]), pool)
+
+    assert len(pool.given) == SPEC.trials
+
+
+def test_what_failed_and_what_was_lost_is_paid_for():
+    class Failing(SerialPool):
+        def wait(self, timeout_s):
+            job, self._job = self._job, None
+            if job is None:
+                return []
+            lost = job.number % 2 == 0 and job.attempt == 1
+            return [Outcome(job, error="no", lost=lost)]
+
+    log = MemoryLog()
+    drive(replace(SPEC, trials=4), Failing(evaluate), log)
+    spent = [trial.details["seconds"] for trial in log.history()]
+
+    assert [sorted(each) for each in spent] == [["failed", "lost"], ["failed"]] * 2
+    assert State(SPEC).tally._seconds == 0.0
+    whole = State(SPEC)
+    for event in log.events():
+        whole.tell(event)
+    assert whole.tally._seconds == sum(sum(each.values()) for each in spent)
+
+
 def test_evaluators_time_and_operations_are_budgets():
-    assert len(ran(replace(SPEC, seconds=9)).history()) == 6  # of 2 s each; one is prepared ahead
-    assert len(ran(replace(SPEC, flops=450.0)).history()) == 6
+    for bound in ({"seconds": 9}, {"flops": 450.0}):  # each takes 2 s and 100 operations
+        *trials, ahead = ran(replace(SPEC, **bound)).history()
+        assert [trial.state for trial in trials] == [SUCCEEDED] * 5
+        assert ahead.error == "the budget was spent before"
+        assert ahead.state is PRUNED
     assert len(ran(replace(SPEC, seconds=1000, flops=1e9)).history()) == SPEC.trials
+
+
+def test_budgets_bound_who_waits_on_the_ladder_too():
+    spec = replace(SPEC, trials=60, rungs=3, seconds=19, audit=1.0)
+    pool = Counting()
+    trials = ran(spec, pool=pool).history()
+
+    assert len(pool.given) == 10  # evaluations of 2 s
+    assert all(trial.state.final for trial in trials)
+    assert any(trial.error == "the budget was spent before" for trial in trials)
+    assert any(trial.error.startswith("stopped on rung") for trial in trials)
+
+
+def test_a_search_that_has_ended_has_ended():
+    """However it wants no quality: whoever was stopped on the ladder is not free."""
+    spec = replace(SPEC, objectives=("latency_ms", "params"), latency="layers", audit=0.5)
+    log = ran(spec)
+    before = log.events()
+    ran(spec, log)
+
+    assert log.events() == before
+    assert len(log.history()) == spec.trials
+
+
+def test_a_result_is_kept_though_the_search_is_stopped_meanwhile():
+    class Stopping(MemoryLog):
+        def wanted(self):  # as of a service that lets go, and still takes what there is
+            return not pool.given
+
+    class Slow(Counting):
+        def wait(self, timeout_s):
+            time.sleep(0.3)  # so that it is asked again whether the search is wanted
+            return super().wait(timeout_s)
+
+    pool, log = Slow(), Stopping()
+    drive(SPEC, pool, log)
+    assert len(pool.given) == 1
+    assert log.history()[0].state is SUCCEEDED
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
+def test_a_search_that_is_answered_is_the_same_search(sampler):
+    spec, pool = replace(SPEC, sampler=sampler, trials=16), Counting()
+    first = ran(spec).history()
+    again = ran(spec, MemoryLog([Result(spec, tuple(first))]), pool).history()
+
+    assert fingerprints(again) == fingerprints(first)
+    assert len(pool.given) == 1
+
+
+@pytest.mark.parametrize(
+    "measured",
+    [
+        Measurement({"quality": float("nan"), "latency_ms": 1.0, "params": 1.0}),
+        Measurement({"quality": "good"}),
+        Measurement({"quality": 1.0}, {"who": object()}),
+        Measurement({"quality": 1.0}, {"seconds": 3}),
+        Measurement({"quality": 1.0}, {"training_flops": None}),
+        Measurement({"quality": 1.0}, {"undecided": 7}),
+        Measurement({"quality": 1.0}, {"loss": float("inf")}),
+    ],
+    ids=str,
+)
+def test_a_malformed_measurement_fails_its_trial_only(measured):
+    def sometimes(evaluation):
+        good = evaluate(evaluation)
+        return measured if good.values["params"] < 40 else good
+
+    spec = replace(SPEC, constraints=("quality>=0",), rungs=2)
+    trials = ran(spec, pool=SerialPool(sometimes)).history()
+
+    assert {trial.state for trial in trials} >= {SUCCEEDED, TrialState.FAILED}
+    assert len(trials) == SPEC.trials
 
 
 def test_a_paused_search_goes_on():
@@ -200,94 +278,3 @@ def test_a_paused_search_goes_on():
     assert [trial.state for trial in log.history()] == [SUCCEEDED] * SPEC.trials
     assert log.history()[3].attempt == 2
     assert fingerprints(log.history()) == fingerprints(ran(SPEC).history())
-
-
-# the ladder
-
-
-def test_the_rungs_of_a_ladder():
-    shares = [round(rung.until, 4) for rung in rungs_of(replace(SPEC, rungs=3, keep=3))]
-    assert shares == [0.1111, 0.3333, 1.0]
-    first, *others = rungs_of(replace(SPEC, rungs=2, constraints=("flops<=9",)))
-    assert first.metrics == ("quality", "latency_ms", "params", "flops")
-    assert [rung.metrics for rung in others] == [("quality",)]
-    assert len(rungs_of(replace(SPEC, objectives=("params", "flops"), rungs=4))) == 1
-
-
-def test_predicted_latencies_are_measured_at_the_end():
-    *trained, last = rungs_of(replace(SPEC, rungs=2, latency="layers"))
-    assert {rung.latency for rung in trained} == {"layers"}
-    assert (last.latency, last.metrics, last.until) == ("whole", ("latency_ms",), 1.0)
-    assert len(rungs_of(replace(SPEC, objectives=("quality", "params"), latency="layers"))) == 1
-
-
-LADDER = replace(SPEC, trials=40, rungs=3, keep=3, knobs=())
-
-
-def front_of(trials):
-    metrics = [METRICS[name] for name in SPEC.objectives]
-    return set(fingerprints(pareto([t for t in trials if t.state is SUCCEEDED], metrics)))
-
-
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("sampler", ["random", "nsga2"])
-def test_the_ladder_loses_no_member_of_the_front(sampler, seed):
-    """Where rungs order as the whole does, all of the front of what was proposed is found."""
-    pool, spec = Counting(), replace(LADDER, seed=seed, sampler=sampler)
-    trials = ran(spec, pool=pool).history()
-    metrics = [METRICS[name] for name in SPEC.objectives]
-    alike = [replace(t, values=values_of(t.architecture)) for t in trials]
-
-    assert front_of(trials) == set(fingerprints(pareto(alike, metrics)))
-    assert {trial.state for trial in trials} == {PRUNED, SUCCEEDED}
-    spent = sum(share_of(given) for given in pool.given)
-    assert spent < 0.7 * spec.trials
-    for trial in trials:
-        if trial.state is PRUNED:
-            assert trial.error.startswith(f"stopped on rung {trial.rung - 1}, behind ")
-
-
-def share_of(evaluation):
-    """What a job adds to the training that was there."""
-    return evaluation.until - (evaluation.until / 3 if evaluation.until > 1 / 9 else 0)
-
-
-def test_nobody_is_stopped_who_is_not_dominated():
-    trials = ran(LADDER).history()
-    metrics = [METRICS[name] for name in SPEC.objectives]
-    for trial in trials:
-        if trial.state is PRUNED:
-            of = [replace(t, values=values_of(t.architecture)) for t in trials]
-            front = fingerprints(pareto(of, metrics))
-            assert trial.architecture.fingerprint() not in front
-
-
-def test_trainings_go_on_where_they_stopped():
-    pool = Counting()
-    trials = ran(LADDER, pool=pool).history()
-    best = next(trial for trial in trials if trial.state is SUCCEEDED)
-    of = [e for e in pool.given if fingerprints_of([e.architecture]) == fingerprints([best])]
-
-    assert [round(e.until, 3) for e in of] == [0.111, 0.333, 1.0]
-    assert len({e.seed for e in of}) == 1
-    assert [rung["quality"] for rung in best.details["rungs"]] == pytest.approx(
-        [best.values["quality"] / 9, best.values["quality"] / 3]
-    )
-    assert best.details["seconds"] == {"train": 6.0}
-    assert best.details["training_flops"] == 300
-
-
-def test_some_of_those_who_were_stopped_are_audited():
-    trials = ran(replace(LADDER, audit=0.5)).history()
-    plain = ran(LADDER).history()
-    audited = [trial for trial in trials if "audited" in trial.details]
-
-    assert fingerprints(trials) == fingerprints(plain)
-    assert audited
-    assert {trial.state for trial in audited} == {SUCCEEDED}
-    stopped = {f for f, t in zip(fingerprints(plain), plain, strict=True) if t.state is PRUNED}
-    assert set(fingerprints(audited)) < stopped
-    left = {f for f, t in zip(fingerprints(trials), trials, strict=True) if t.state is PRUNED}
-    assert left == stopped - set(fingerprints(audited))
-    everybody = ran(replace(LADDER, audit=1.0)).history()
-    assert {trial.state for trial in everybody} == {SUCCEEDED}

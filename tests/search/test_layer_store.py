@@ -111,6 +111,16 @@ def test_the_folder_is_the_users_unless_named(monkeypatch, tmp_path):
     assert folder() == tmp_path / ".cache" / "formwright"
 
 
+def test_the_newest_entries_come_last():
+    entries = [Entry(f"{at}", 1.0, 1.0, 1.0) for at in range(4)]
+    for at in (2, 0, 3, 1):
+        store().put(SMALL, f"a1:{at}", entries[at])
+        (path,) = folder().rglob(f"a1-{at}.json")
+        os.utime(path, (at, at))
+    assert store().newest(SMALL, 3) == entries[1:]
+    assert store().newest("nothing", 3) == []
+
+
 WORKER = """
 import sys, time
 from formwright.search import ArchSpec

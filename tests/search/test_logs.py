@@ -1,6 +1,7 @@
 """The log in memory and the one in a file obey the laws of logs; a file survives a kill."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -141,3 +142,42 @@ def test_what_a_file_has_acknowledged_survives_a_kill(tmp_path):
     kept = len(FileLog(path, SPEC).history())
 
     assert acknowledged <= kept <= acknowledged + 1
+
+
+def test_a_file_of_another_kind_is_left_as_it_is(tmp_path):
+    for at, text in enumerate(('{"version": 1, "trials": []}', "x", '{"trials": []}\n', "\n")):
+        path = tmp_path / f"{at}.json"
+        path.write_text(text)
+        with pytest.raises(SpecError, match="not a log of this search"):
+            FileLog(path, SPEC)
+        assert path.read_text() == text
+
+
+def test_a_write_that_fails_leaves_no_half(tmp_path, monkeypatch):
+    path, real = tmp_path / "log.jsonl", os.pwrite
+    log = FileLog(path, SPEC)
+    log.append(a_trial())
+    before = path.read_bytes()
+
+    def full(file, data, at):
+        if at > len(before):
+            raise OSError(28, "No space left on device")
+        return real(file, data[:40], at)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match="No space"):
+        log.append(a_trial(1))
+    assert path.read_bytes() == before
+    assert log.history() == [a_trial()]
+    monkeypatch.setattr(os, "pwrite", lambda file, data, at: real(file, data[:7], at))
+    log.append(a_trial(1))
+    log.close()
+    assert FileLog(path, SPEC).history() == [a_trial(0), a_trial(1)]
+
+
+def test_a_closed_file_takes_nothing(tmp_path):
+    log = FileLog(tmp_path / "log.jsonl", SPEC)
+    log.close()
+    log.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        log.append(a_trial())

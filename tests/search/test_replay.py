@@ -15,7 +15,8 @@ from formwright.search import (
     drive,
 )
 from formwright.search.run.pool import SerialPool, attempt
-from formwright.search.run.state import DRIVERS, ORPHANED, State
+from formwright.search.run.state import State
+from formwright.search.run.tally import DRIVERS, ORPHANED
 
 SPEC = SearchSpec(trials=14, target="eager", knobs=("width=16|32",))
 LADDER = replace(SPEC, rungs=3, keep=2, audit=0.3)
