@@ -67,10 +67,11 @@ class RayPool:
         self._closed = False
         self._idle: list[Any] = []
         self._running: dict[Any, _Running] = {}
+        self._ready: dict[Any, Any] = {}  # by actor: done once it has started
         try:
             self._evaluate = ray.put(evaluate)
             self._idle = [self._actor() for _ in range(workers)]
-            ray.get([actor.ready.remote() for actor in self._idle], timeout=START_S)
+            ray.get(list(self._ready.values()), timeout=START_S)
         except BaseException as error:
             self.close()
             if isinstance(error, RayError):
@@ -79,7 +80,9 @@ class RayPool:
 
     def _actor(self) -> Any:
         make = ray.remote(num_cpus=self._cpus, max_restarts=0, max_task_retries=0)(_Worker)
-        return make.remote(self._evaluate)
+        actor = make.remote(self._evaluate)
+        self._ready[actor] = actor.ready.remote()
+        return actor
 
     def submit(self, job: Job) -> None:
         if self._closed or not self._idle:
@@ -116,11 +119,15 @@ class RayPool:
 
     def _end(self, reference: Any) -> Outcome:
         run = self._running.pop(reference)
+        started, _ = ray.wait([self._ready.pop(run.actor)], timeout=0)
         self._replace(run.actor)
         limit = run.job.evaluation.timeout_s
+        if not started:  # no place was found for it: the candidate has not been tried
+            return Outcome(run.job, error=f"no worker within {limit} s", lost=True)
         return Outcome(run.job, error=f"did not end within {limit} s and was ended")
 
     def _replace(self, actor: Any) -> None:
+        self._ready.pop(actor, None)
         ray.kill(actor)
         self._idle.append(self._actor())
 
