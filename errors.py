@@ -27,6 +27,12 @@ def unknown(kind: str, given: object, known: Iterable[str]) -> str:
 
 
 def one_line(text: str, longest: int = 500) -> str:
-    """The text without line breaks, cut where nobody reads on."""
-    text = " ".join(text.split())
+    """The text without line breaks, cut where nobody reads on, and without what cannot be printed:
+    a terminal would take it for a command, a file perhaps not at all.
+
+    >>> one_line("took\\n 5 s\\x1b[2J")
+    'took 5 s[2J'
+    """
+    words = ("".join(filter(str.isprintable, word)) for word in text.split())
+    text = " ".join(filter(None, words))
     return text if len(text) <= longest else text[: longest - 1] + "…"

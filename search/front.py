@@ -5,6 +5,7 @@ It must not know where trials come from: anything with `values` will do. Next: `
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -51,6 +52,17 @@ def pareto(trials: Iterable[M], metrics: Sequence[Metric]) -> list[M]:
         if not any(dominates(other.values, trial.values, metrics) for other in front):
             front.append(trial)
     return front
+
+
+def joins(trial: M, front: list[M], metrics: Sequence[Metric]) -> bool:
+    """Whether the trial belongs on the front, which is then changed to be the `pareto` of both: who
+    is dominated by it leaves. O(members), whatever the number of trials before."""
+    lacks = any(metric.name not in trial.values for metric in metrics)
+    if lacks or any(dominates(other.values, trial.values, metrics) for other in front):
+        return False
+    front[:] = [other for other in front if not dominates(trial.values, other.values, metrics)]
+    insort(front, trial, key=lambda t: [_cost(t.values, metric) for metric in metrics])
+    return True
 
 
 def same_machine(trials: Sequence[M], metrics: Sequence[Metric], machine: str = "") -> list[M]:

@@ -18,11 +18,31 @@ def commonest(reasons: Iterable[str], most: int = 3) -> list[tuple[str, int]]:
     >>> commonest(["width is 3, not <= 2", "width is 5, not <= 2", "diverged"])
     [('width is …, not <= 2', 2), ('diverged', 1)]
     """
-    groups: dict[str, list[list[str]]] = {}
+    groups = Reasons()
     for reason in reasons:
-        groups.setdefault(form(reason), []).append(NUMBER.findall(reason))
-    ranked = sorted(groups.items(), key=lambda item: -len(item[1]))
-    return [(_shown(form, numbers), len(numbers)) for form, numbers in ranked[:most]]
+        groups.add(reason)
+    return groups.commonest(most)
+
+
+class Reasons:
+    """The same of reasons that come one by one: it keeps one of each form, not all of them."""
+
+    def __init__(self) -> None:
+        # form -> how many, and the numbers that all have, … where they differ
+        self._groups: dict[str, tuple[int, list[str]]] = {}
+
+    def add(self, reason: str) -> None:
+        like, numbers = form(reason), NUMBER.findall(reason)
+        count, said = self._groups.get(like, (0, numbers))
+        if len(numbers) != len(said):  # the reasons have a # of their own
+            said = []
+        else:
+            said = [a if a == b else "…" for a, b in zip(said, numbers, strict=True)]
+        self._groups[like] = (count + 1, said)
+
+    def commonest(self, most: int = 3) -> list[tuple[str, int]]:
+        ranked = sorted(self._groups.items(), key=lambda group: -group[1][0])
+        return [(_shown(like, said), count) for like, (count, said) in ranked[:most]]
 
 
 def form(reason: str) -> str:
@@ -34,9 +54,8 @@ def form(reason: str) -> str:
     return NUMBER.sub("#", reason)
 
 
-def _shown(like: str, numbers: list[list[str]]) -> str:
+def _shown(like: str, said: list[str]) -> str:
     """The form with the numbers that all have."""
-    said = ["…" if len(set(column)) > 1 else column[0] for column in zip(*numbers, strict=True)]
     parts = like.split("#")
     if len(parts) != len(said) + 1:  # the reasons have a # of their own
         return like.replace("#", "…")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import SpecError
-from .front import machine_of, pareto, same_machine
+from .front import joins, machine_of, pareto, same_machine
 from .objective import METRICS, Metric, metric_named
 from .reasons import commonest
 from .search_spec import SearchSpec
@@ -86,20 +86,20 @@ class Result:
         front = self.front([metric or self.spec.objectives[0]])
         return front[0] if front else None
 
-    def span(self) -> Span:
-        """The box from the best to the worst values that succeeded."""
-        return Span.of(self.succeeded, self.metrics)
+    def span(self, machine: str = "") -> Span:
+        """The box from the best to the worst values that succeeded. Raises SpecError as `front`."""
+        return Span.of(same_machine(self.succeeded, self.metrics, machine), self.metrics)
 
     def hypervolume(self, span: Span | None = None, machine: str = "") -> float:
         """The share of the box `span`, the result's own if none is given, that the front
         dominates, from 0 to 1. Results compare in one box only: that of all of them. Raises
         SpecError as `front`."""
-        return (span or self.span()).share(self.front(machine=machine))
+        return (span or self.span(machine)).share(self.front(machine=machine))
 
     def growth(self, span: Span | None = None, machine: str = "") -> list[Step]:
         """The hypervolume after each trial that counts for the budget, in the order of their
         numbers; arguments and errors as `hypervolume`."""
-        span = span or self.span()
+        span = span or self.span(machine)
         wanted = same_machine(self.succeeded, self.metrics, machine)
         numbers = {trial.number for trial in wanted}
         front: list[Trial] = []
@@ -107,10 +107,8 @@ class Result:
         seconds, share = 0.0, 0.0
         for trial in self.trials:
             seconds += sum(seconds_of(trial).values())
-            if trial.number in numbers:
-                front = pareto([*front, trial], self.metrics)
-                if any(member is trial for member in front):  # else nothing has changed
-                    share = span.share(front)
+            if trial.number in numbers and joins(trial, front, self.metrics):
+                share = span.share(front)
             if trial.state.final and not is_free(trial):
                 made.append(Step(len(made) + 1, seconds, share))
         return made

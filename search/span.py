@@ -31,6 +31,12 @@ class Span:
         columns = list(zip(*found, strict=True)) or [(0.0,)] * len(metrics)
         return cls(tuple(metrics), tuple(map(min, columns)), tuple(map(max, columns)))
 
+    def widened(self, trial: Measured) -> Span:
+        """The box that holds this trial too, if it has all the metrics."""
+        point = costs(trial.values, self.metrics) or self.best
+        best, worst = map(min, self.best, point), map(max, self.worst, point)
+        return Span(self.metrics, tuple(best), tuple(worst))
+
     def share(self, trials: Iterable[Measured]) -> float:
         """What part of the box the trials dominate, from 0 to 1."""
         found = [self._place(point) for t in trials if (point := costs(t.values, self.metrics))]

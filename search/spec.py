@@ -61,7 +61,8 @@ class ArchSpec:
         if not stages:
             raise SpecError("wanted a stage or more", "stages")
         last = stages[-1]
-        if signature.stem.name in PATCHED and any(side % patch for side in signature.sides):
+        patched = signature.stem.name in PATCHED
+        if patched and any(side % positive(patch, "patch") for side in signature.sides):
             sides = " x ".join(map(str, signature.sides))
             raise SpecError(f"{patch} does not divide inputs of {sides}", "patch")
         left_open: dict[str, dict[str, Scalar]] = {

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 FEW = 8  # models; with fewer, the sum is taken as it is
 COVERAGE = 0.9
+LEAST = 0.1  # of the sum is the least that is predicted
 DOUBT = 0.3  # the relative error that is assumed while nothing is known
 
 Seen = tuple[float, float]
@@ -34,7 +35,7 @@ class Calibration:
     models: int = 0
 
     def __call__(self, added: float) -> float:
-        return self.offset + self.slope * added
+        return _at(self.offset, self.slope, added)
 
 
 def calibrated(seen: Sequence[Seen]) -> Calibration:
@@ -48,7 +49,7 @@ def calibrated(seen: Sequence[Seen]) -> Calibration:
     fit = _fitted if len(seen) >= FEW else _as_it_is
     offset, slope = fit(seen)
     without = [fit([*seen[:at], *seen[at + 1 :]]) for at in range(len(seen))]
-    guesses = [a + b * added for (a, b), (added, _) in zip(without, seen, strict=True)]
+    guesses = [_at(*of, added) for of, (added, _) in zip(without, seen, strict=True)]
     pairs = [(guess, found) for guess, (_, found) in zip(guesses, seen, strict=True)]
     misses = sorted(abs(found - guess) / guess for guess, found in pairs)
     rank = min(math.ceil(COVERAGE * (len(seen) + 1)), len(seen))
@@ -60,6 +61,11 @@ def calibrated(seen: Sequence[Seen]) -> Calibration:
         min(COVERAGE, len(seen) / (len(seen) + 1)),
         len(seen),
     )
+
+
+def _at(offset: float, slope: float, added: float) -> float:
+    """The map, kept above nothing where it is asked for less than it was fitted to."""
+    return max(offset + slope * added, LEAST * added)
 
 
 def _fitted(seen: Sequence[Seen]) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import EvaluationError, SpecError
 from . import latency
-from .failure import Deadline
+from .failure import Deadline, reason
 from .latency import compiled, measuring
 from .machine import Machine, machine
 from .quiet import working
@@ -69,9 +69,9 @@ def decode(
         try:
             made = compiled(steps.step, given, target)
             call, graph, why = made.call, made.report.graph_hash, ""
-        except EvaluationError as error:
+        except Exception as error:  # a state may be of any kind, and not every kind can be compiled
             torch.compiler.reset()
-            call, graph, why = (lambda: steps.step(*given)), "", str(error)
+            call, graph, why = (lambda: steps.step(*given)), "", reason(error)
         deadline.check("compiling a step")
         times = in_turn(call, aim_s=latency.AIM_S, deadline=deadline)
     return Decoding(times, len(pieces) - 1, why, graph, machine(threads, target))

@@ -9,11 +9,13 @@ Next: `latency.py`.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -50,17 +52,38 @@ def peak_of(changes: Iterable[int]) -> int:
 def _changes(call: Call) -> list[int]:
     """Bytes taken (above 0) and given back, in order."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read once; else it tells of each start
+    gc.collect()
+    was = gc.isenabled()
+    gc.disable()  # what it frees in between is not the call's
+    try:
+        events = _events(call)
+    finally:
+        if was:
+            gc.enable()
+    changes = [event for event in events if event.get("name") == "[memory]"]
+    if not changes:
+        raise EvaluationError("torch's profiler saw no memory: another one may be running")
+    inside: set[int] = set()
+    kept = []
+    for event in sorted(changes, key=lambda e: float(e["ts"])):
+        size, place = int(event["args"]["Bytes"]), event["args"].get("Addr")
+        if size > 0:
+            inside.add(place)
+        elif place not in inside:
+            continue  # of before the call
+        kept.append(size)
+    return kept
+
+
+def _events(call: Call) -> list[dict[str, Any]]:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         made = call()
         del made
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         profiled.export_chrome_trace(str(path))
-        events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
-    changes = [event for event in events if event.get("name") == "[memory]"]
-    if not changes:
-        raise EvaluationError("torch's profiler saw no memory: another one may be running")
-    return [int(e["args"]["Bytes"]) for e in sorted(changes, key=lambda e: float(e["ts"]))]
+        events: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
+    return events
 
 
 def _peak_of_cuda(call: Call, device: torch.device) -> int:

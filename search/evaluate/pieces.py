@@ -6,8 +6,9 @@
 
 A layer `x + mixer(norm(x))`, `x + channel(norm(x))` is exactly two layers of one block each, so it
 is cut in half: there are fewer halves than layers. Where both blocks share a norm it stays whole.
-Carriers do not depend on the task, so layers measured for one serve another. It must not know how
-anything is measured. Next: `layer_latency.py`.
+A mixer that had a channel mixer behind it has a small one there in its carrier too: two pools in a
+row are fused, and slower than two by themselves. Carriers do not depend on the task, so layers
+measured for one serve another. It must not know how anything is measured. Next: `layer_latency.py`.
 """
 
 from __future__ import annotations
@@ -43,8 +44,10 @@ def pieces(spec: ArchSpec) -> Iterator[Piece]:
     sites = [s.site for s in lay_out(spec).stages for _ in s.layers]
     for site, path, layer in zip(sites, spec.paths(), spec.layers, strict=True):
         for name, half in halves(layer):
-            full = carrier(site, half.norm, (half,) * COPIES)
-            empty = carrier(site, half.norm, ())
+            cut = half.mixer is not None and half.channel is None and layer.channel is not None
+            behind = (_small(half, site.width),) if cut else ()
+            full = carrier(site, half.norm, (half, *behind) * COPIES)
+            empty = carrier(site, half.norm, behind * COPIES)
             yield Piece(f"{path}{name}", full, empty)
 
 
@@ -61,6 +64,12 @@ def halves(layer: LayerSpec) -> Iterator[tuple[str, LayerSpec]]:
         yield ".mixer", replace(layer, channel=None)
     if layer.channel is not None:
         yield ".channel", replace(layer, mixer=None)
+
+
+def _small(half: LayerSpec, width: int) -> LayerSpec:
+    """A layer of a small channel mixer, as `half` else."""
+    block = BlockSpec.of("mlp", hidden=width, activation="gelu")
+    return replace(half, mixer=None, channel=block)
 
 
 def carrier(site: Site, norm: BlockSpec, layers: tuple[LayerSpec, ...]) -> ArchSpec:

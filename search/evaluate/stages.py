@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -31,6 +32,7 @@ from .schedule import step_flops
 from .train import fresh
 
 FP32 = 4  # bytes
+LEAST = 0.01  # of a prediction, however wrong it may be
 
 
 class Subject:
@@ -54,12 +56,13 @@ class Subject:
 
 @dataclass(frozen=True)
 class Found:
-    """`values` that a stage measured, `details` for the record. Constraints are decided on `sure`:
-    the values themselves, unless more training or a measurement may yet better them."""
+    """`values` that a stage measured, `details` for the record. A constraint is broken where both
+    ends of what is `sure` break it: the values themselves, unless more training or a measurement
+    may yet change them."""
 
     values: Mapping[str, float]
     details: Mapping[str, Any] = field(default_factory=dict)
-    sure: Mapping[str, float] | None = None
+    sure: tuple[Mapping[str, float], Mapping[str, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ def _latency(subject: Subject) -> Found:
     if evaluation.latency == "layers":
         return _predicted(subject)
     from .latency import check_target, measure
+    from .layer_latency import record
 
     check_target(evaluation.target)
     found = measure(
@@ -99,11 +103,13 @@ def _latency(subject: Subject) -> Found:
         "latency": {"predicted": False, **found.record()},
         "report": found.report,
     }
+    with suppress(EvaluationError):  # then later predictions are as good as they were
+        record(evaluation.architecture, found)
     return Found(found.values(), details)
 
 
 def _predicted(subject: Subject) -> Found:
-    """From layers that are compiled and measured once each; a candidate that misses a bound by
+    """From layers that are compiled and measured once each; a candidate that breaks a bound by
     less than the prediction's error may keep it."""
     from .layer_latency import predict
 
@@ -130,9 +136,11 @@ def _predicted(subject: Subject) -> Found:
             "batch": evaluation.batch,
             "parts": dict(found.parts),
             "new": found.new,
+            "models": found.calibration.models,
         },
     }
-    return Found(values(1.0), details, values(1 - found.error))
+    ends = values(max(1 - found.error, LEAST)), values(1 + found.error)
+    return Found(values(1.0), details, ends)
 
 
 def _decoding(subject: Subject) -> Found:
@@ -190,7 +198,7 @@ def _trained(subject: Subject) -> Found:
     if best.unkept:
         details["unkept"] = best.unkept
     may_improve = evaluation.until < 1 and evaluation.weights == "own"
-    return Found({"quality": best.quality}, details, {} if may_improve else None)
+    return Found({"quality": best.quality}, details, ({}, {}) if may_improve else None)
 
 
 def _flops(evaluation: Evaluation, trained: Trained) -> int:
@@ -230,7 +238,8 @@ def evaluated(evaluation: Evaluation, deadline: Deadline) -> Measurement:
     constraints = [Constraint.parse(text) for text in evaluation.constraints]
     wanted = set(evaluation.metrics)
     values: dict[str, float] = {}
-    sure: dict[str, float] = {}
+    low: dict[str, float] = {}
+    high: dict[str, float] = {}
     seconds: dict[str, float] = {}
     skipped: dict[str, str] = {}
     details = _given(evaluation)
@@ -244,11 +253,13 @@ def evaluated(evaluation: Evaluation, deadline: Deadline) -> Measurement:
         if missing := asked - set(found.values):
             raise EvaluationError(_unmeasured(evaluation, missing))
         values |= found.values
-        sure |= found.values if found.sure is None else found.sure
+        ends = found.sure or (found.values, found.values)
+        low, high = low | dict(ends[0]), high | dict(ends[1])
         details |= found.details
         seconds |= found.details.get("seconds", {})
-        broken = next(filter(None, (c.broken(sure) for c in constraints)), "")
-    undecided = sorted(name for name in values if sure.get(name) != values[name])
+        both = (c.broken(low) and c.broken(high) and c.broken(values) for c in constraints)
+        broken = next(filter(None, both), "")
+    undecided = sorted(name for name in values if not low.get(name) == high.get(name) is not None)
     details |= {"seconds": seconds, "skipped": skipped, "undecided": undecided}
     return Measurement(values, details, broken)
 

@@ -47,6 +47,7 @@ class Exact:
         self._knobs = free_knobs(space)
         self._space, self._metrics, self._seed = space, metrics, seed
         self._known: set[str] = set()
+        self._fronts: dict[int, list[dict[str, Scalar]]] = {}  # of what is told so far
         self._largest = space.canonical({gene.name: gene.choices[-1] for gene in space.genes})
         # of least squares: the sums of the rows' products with themselves and with the values
         width = 1 + sum(len(gene.choices) for gene in self._knobs)
@@ -67,10 +68,16 @@ class Exact:
             row = self._row(trial.params)
             self._gram += np.outer(row, row)
             self._right += np.outer(row, values)
+            self._fronts.clear()
 
     def front(self, second: int) -> list[dict[str, Scalar]]:
         """The settings on the predicted front of the first metric and metric number `second`, from
-        the one that adds most to it."""
+        the one that adds most to it; found once until more is told."""
+        if second not in self._fronts:
+            self._fronts[second] = self._front(second)
+        return self._fronts[second]
+
+    def _front(self, second: int) -> list[dict[str, Scalar]]:
         seen = self._seen()
         if not all(seen):
             return []
@@ -160,16 +167,18 @@ def _whole(effects: Sequence[Sequence[float]], seen: Sequence[Sequence[int]]) ->
 def _distinct(
     members: Sequence[Choice], prices: Sequence[Sequence[int]], scores: Sequence[Sequence[int]]
 ) -> list[Choice]:
-    """Without those that are on the front by the noise of the fit: as dear as the next, which is
-    better, or no better than the one before."""
-    least, kept = NOISE * FINE, list[tuple[int, int, Choice]]()
-    for choice in members:
-        price, score = _total(prices, choice), _total(scores, choice)
-        while kept and price - kept[-1][0] < least:
-            kept.pop()
-        if not kept or kept[-1][1] - score > least:
-            kept.append((price, score, choice))
-    return [choice for _, _, choice in kept]
+    """Without those that are on the front by the noise of the fit: as dear as the next that is
+    kept, which is better, or no better than the one before that is kept. Steps that are small each
+    and together are not leave some."""
+    least, dearest_first, kept = NOISE * FINE, list[Choice](), list[Choice]()
+    for choice in reversed(members):
+        dearer = dearest_first[-1:]
+        if not dearer or _total(prices, dearer[0]) - _total(prices, choice) >= least:
+            dearest_first.append(choice)
+    for choice in reversed(dearest_first):
+        if not kept or _total(scores, kept[-1]) - _total(scores, choice) > least:
+            kept.append(choice)
+    return kept
 
 
 def _total(table: Sequence[Sequence[int]], choice: Choice) -> int:

@@ -80,7 +80,7 @@ class RayPool:
 
     def _actor(self) -> Any:
         make = ray.remote(num_cpus=self._cpus, max_restarts=0, max_task_retries=0)(_Worker)
-        actor = make.remote(self._evaluate)
+        actor: Any = make.remote(self._evaluate)
         self._ready[actor] = actor.ready.remote()
         return actor
 

@@ -1,6 +1,7 @@
 """`Board`: what is known of a search while it runs. Fed with every transition of every trial.
 
-It reads no clock and draws nothing: whoever feeds it says when, in seconds of any one clock.
+It reads no clock and draws nothing: whoever feeds it says when, in seconds of any one clock. It
+counts as trials come: neither an event nor a frame looks at all of them.
 Next: `live.py`, which shows one.
 """
 
@@ -10,11 +11,11 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from statistics import fmean, median
 
-from ..front import machine_of, pareto
+from ..front import joins, machine_of, pareto
 from ..objective import METRICS
-from ..reasons import commonest
+from ..reasons import Reasons
 from ..search_spec import SearchSpec
-from ..span import Span
+from ..span import Span, costs
 from ..told import Told, answered_by, is_free, seconds_of
 from ..trial import TrialState
 from .tables import trial_line
@@ -29,7 +30,10 @@ class Board:
     def __init__(self, spec: SearchSpec, state: str = "running") -> None:
         self.spec, self.state, self.error = spec, state, ""
         self.metrics = [METRICS[name] for name in spec.objectives]
-        self._trials: dict[int, Told] = {}
+        self._state_of: dict[int, TrialState] = {}
+        self._states: Counter[TrialState] = Counter()
+        self._free = 0
+        self._reasons: dict[TrialState, Reasons] = defaultdict(Reasons)
         self._since: dict[int, float] = {}  # those that run
         self._ran: dict[int, float] = defaultdict(
             float
@@ -38,14 +42,25 @@ class Board:
         self._ended_at: deque[float] = deque(maxlen=RECENT + 1)
         self._most_at_once = 0
         self._spent = 0.0
-        self._fronts: dict[str, list[Told]] = {}  # by machine: latencies of several do not compare
-        self._joined: dict[str, list[tuple[int, Told]]] = {}  # who did, and after how many trials
+        # by machine: latencies of several do not compare
+        self._done: Counter[str] = Counter()
+        self._first: dict[str, int] = {}  # the lowest number of a trial
+        self._spans: dict[str, Span] = {}
+        self._fronts: dict[str, list[Told]] = defaultdict(list)
+        # who joined it, and after how many trials
+        self._joined: dict[str, list[tuple[int, Told]]] = defaultdict(list)
         self._curve: list[float] | None = None
 
     def add(self, trial: Told, at: float | None = None) -> str:
         """Takes a transition that came at `at`, or before anybody looked (None). Returns a line
         about it, empty if it is of no interest by itself."""
-        self._trials[trial.number] = trial
+        before = self._state_of.get(trial.number)
+        if before is not None and before.final:  # told twice
+            return ""
+        self._state_of[trial.number] = trial.state
+        self._states[trial.state] += 1
+        if before is not None:
+            self._states[before] -= 1
         since = self._since.pop(trial.number, None)
         if at is not None:
             if since is not None:
@@ -59,7 +74,10 @@ class Board:
 
     def _end(self, trial: Told, at: float | None) -> None:
         self._spent += sum(seconds_of(trial).values())
+        self._free += is_free(trial)
         self._curve = None
+        if trial.error:
+            self._reasons[trial.state].add(trial.error)
         if at is not None:
             self._ended_at.append(at)
             took = self._ran.pop(trial.number, None)
@@ -71,47 +89,48 @@ class Board:
     def _compare(self, trial: Told) -> None:
         """A front changes only by who joins it, and who was pushed off stays off."""
         here = self._machine(trial)
-        front = pareto([*self._fronts.get(here, []), trial], self.metrics)
-        self._fronts[here] = front
-        if any(member is trial for member in front):
-            self._joined.setdefault(here, []).append((self.ended, trial))
+        self._done[here] += 1
+        self._first[here] = min(self._first.get(here, trial.number), trial.number)
+        if costs(trial.values, self.metrics):
+            known = self._spans.get(here)
+            self._spans[here] = known.widened(trial) if known else Span.of([trial], self.metrics)
+        if joins(trial, self._fronts[here], self.metrics):
+            self._joined[here].append((self.ended, trial))
 
     def _machine(self, trial: Told) -> str:
         return machine_of(trial) if any(metric.of_machine for metric in self.metrics) else ""
 
     @property
     def counts(self) -> dict[TrialState, int]:
-        found = Counter(trial.state for trial in self._trials.values())
-        return {state: found[state] for state in TrialState if found[state]}
+        return {state: self._states[state] for state in TrialState if self._states[state]}
 
     @property
     def ended(self) -> int:
-        return sum(trial.state.final for trial in self._trials.values())
+        return sum(count for state, count in self._states.items() if state.final)
 
     @property
     def paid(self) -> int:
         """How much of the budget of trials has ended."""
-        return self.ended - sum(is_free(trial) for trial in self._trials.values())
+        return self.ended - self._free
 
     @property
     def machines(self) -> list[str]:
         """Whose latencies do not compare, the one with the most results first: its front is the one
         that is shown. One without a name where latency does not count."""
-        done = [t for t in self._trials.values() if t.state is TrialState.SUCCEEDED]
-        return [m for m, _ in Counter(self._machine(trial) for trial in done).most_common()]
+        return sorted(self._done, key=lambda name: (-self._done[name], self._first[name]))
 
     @property
     def front(self) -> Sequence[Told]:
         """The best so far, the best of the first objective first."""
-        return self._fronts[self.machines[0]] if self._fronts else []
+        return self._fronts[self.machines[0]] if self._done else []
 
     def joined(self, trial: Told) -> bool:
         """Whether it is on the front of its machine."""
         return any(member is trial for member in self._fronts.get(self._machine(trial), []))
 
     def reasons(self, state: TrialState, most: int = 3) -> list[tuple[str, int]]:
-        """The commonest reasons for which trials are in `state`, with how many."""
-        return commonest((t.error for t in self._trials.values() if t.state is state), most)
+        """The commonest reasons for which trials ended in `state`, with how many."""
+        return self._reasons[state].commonest(most)
 
     def rate(self) -> float | None:
         """Trials that end in a minute, of late; None until two have ended."""
@@ -142,11 +161,10 @@ class Board:
         return self._curve
 
     def _hypervolumes(self) -> list[float]:
-        joined = self._joined[self.machines[0]] if self._joined else []
+        joined = self._joined[self.machines[0]] if self._done else []
         if len(joined) < 2:
             return []
-        here = [t for t in self._trials.values() if t.state is TrialState.SUCCEEDED]
-        span = Span.of([t for t in here if self._machine(t) == self.machines[0]], self.metrics)
+        span = self._spans[self.machines[0]]
         shares: dict[int, float] = {}
         made = []
         ended = self.ended

@@ -30,6 +30,7 @@ from .tables import clock, front_table
 ROWS = 8  # of the front
 LONGEST_REASON = 60  # characters
 FRAME_S = 0.5
+PARTING_S = 0.5  # for a frame that is being drawn
 LEVELS = "▁▂▃▄▅▆▇█"
 
 ENDS_WITH_A_REASON = (TrialState.FAILED, TrialState.PRUNED)
@@ -119,7 +120,8 @@ def drawn(board: Board, console: Console, now: Callable[[], float]) -> Iterator[
         while not over.wait(FRAME_S):
             try:
                 with working():  # not while a latency is being measured
-                    live.refresh()
+                    if not over.is_set():
+                        live.refresh()
             except PoolError:  # no locks can be kept here, so nobody measures here
                 live.refresh()
 
@@ -131,7 +133,8 @@ def drawn(board: Board, console: Console, now: Callable[[], float]) -> Iterator[
             yield frame
         finally:
             over.set()
-            drawing.join()
+            # it may be waiting for somebody's measurement, after which it will draw no more
+            drawing.join(PARTING_S)
 
 
 def draw(board: Board, now: float, elapsed: float) -> RenderableType:

@@ -13,13 +13,14 @@ from ..front import pareto
 from ..objective import Direction, Metric
 from ..result import Step
 from ..trial import Trial
-from .tables import number
+from .tables import brief, number, what
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
 
 LONGEST_NAME, A_COLUMN = 108, 9  # characters, and how many a column of numbers takes
+LONGEST_LABEL = 40  # of a curve
 WIDE = 20.0  # ratio of the values above which an axis is logarithmic
 # colour-blind safe: "Points of view: Color blindness" (Wong, 2011)
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -123,8 +124,9 @@ def draw_growth(axes: Axes, curves: Mapping[str, Sequence[Step]], over: str) -> 
         across = [0.0, *(float(getattr(step, over)) for step in steps)]
         up = [0.0, *(step.hypervolume for step in steps)]
         reached.append((up[len(up) // 10], max(up)))
+        label = one_line(name, LONGEST_LABEL)
         axes.step(
-            across, up, where="post", label=name, color=COLOURS[at % len(COLOURS)],
+            across, up, where="post", label=label, color=COLOURS[at % len(COLOURS)],
             ls=DASHES[at % len(DASHES)], lw=1.2 if at else 1.7, zorder=4 - min(at, 2),
         )  # fmt: skip
     low, high = min(first for first, _ in reached), max(last for _, last in reached)
@@ -147,9 +149,9 @@ def write_key(figure: SubFigure, named: Sequence[Trial], metrics: Sequence[Metri
                 figure.text(x, y, said, ha="right", color=QUIET, **style)
             continue
         trial = named[at - 1]
-        what = one_line(trial.architecture.short(), LONGEST_NAME - A_COLUMN * len(shown))
+        said = what(trial, LONGEST_NAME - A_COLUMN * len(shown))
         figure.text(0.035, y, str(at), ha="right", **style)
-        figure.text(0.05, y, what, **style)
+        figure.text(0.05, y, said, parse_math=False, **style)  # a block may be called "$x$"
         for x, metric in zip(places, shown, strict=True):
             figure.text(x, y, number(trial.values[metric.name]), ha="right", **style)
 
@@ -176,7 +178,7 @@ def _wide(values: Sequence[float]) -> bool:
 
 
 def _name(metric: Metric) -> str:
-    return metric.name.removesuffix("_ms").removesuffix("_bytes").replace("_", " ")
+    return brief(metric.name).replace("_", " ")
 
 
 def _label(metric: Metric) -> str:

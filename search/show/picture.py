@@ -140,6 +140,8 @@ def _figure(
         draw_growth(axes["S"], curves, "seconds")
     axes["E"].set_title("Hypervolume (share of the box)")
     if len(curves) > 1:
-        axes["E"].legend(loc="lower right", handlelength=1.4, borderaxespad=0.1)
+        legend = axes["E"].legend(loc="lower right", handlelength=1.4, borderaxespad=0.1)
+        for text in legend.get_texts():  # names that somebody gave: no formulas
+            text.set_parse_math(False)
     write_key(below, named, result.metrics)
     return made

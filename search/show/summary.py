@@ -17,8 +17,8 @@ from rich.text import Text
 
 from ...errors import one_line
 from ..fidelity import ranking_fidelity
-from ..objective import METRICS
 from ..result import Result
+from ..search_checks import PREDICTED
 from ..told import answered_by, is_audited, rungs_of, seconds_of, stopped_on
 from ..trial import Trial, TrialState
 from .tables import clock, front_table
@@ -68,12 +68,12 @@ def _facts(result: Result, front: Sequence[Trial]) -> Iterator[tuple[str, str]]:
             "the one with the most results",
         )
     if stages := _seconds(result.trials):
-        parts = ", ".join(f"{stage} {clock(s)}" for stage, s in stages.items())
+        parts = ", ".join(f"{one_line(stage, 40)} {clock(s)}" for stage, s in stages.items())
         yield "evaluation", f"{clock(sum(stages.values()))}: {parts}"
     if answered := sum(bool(answered_by(trial)) for trial in result.trials):
         yield "stored results", f"answered {answered} trials"
     yield from _ladder(result, front)
-    if result.spec.latency == "layers" and (said := _prediction(result.succeeded)):
+    if result.spec.latency == "layers" and (said := _prediction(result)):
         yield "latency model", said
 
 
@@ -99,15 +99,17 @@ def _ladder(result: Result, front: Sequence[Trial]) -> Iterator[tuple[str, str]]
         yield "lost by the ladder", said
 
 
-def _prediction(trials: Sequence[Trial]) -> str:
-    """The error of the latencies predicted on the first rung, where the last one measured them."""
+def _prediction(result: Result) -> str:
+    """The error of the latencies predicted on the first rung, where the last one measured them.
+    Steps of decoding are measured on both."""
+    names = [name for name in PREDICTED if name in ("latency_ms", *result.spec.objectives)]
     errors = []
-    for trial in trials:
+    for trial in result.succeeded:
         first = rungs_of(trial)[:1]
-        for name, metric in METRICS.items():
-            if metric.of_machine and metric.unit == "ms" and first and name in first[0]:
-                measured = trial.values.get(name, 0.0)
-                errors += [abs(first[0][name] / measured - 1)] if measured > 0 else []
+        for name in names:
+            measured = trial.values.get(name, 0.0)
+            if measured > 0 and first and name in first[0]:
+                errors.append(abs(first[0][name] / measured - 1))
     if not errors:
         return ""
     return (
@@ -122,5 +124,5 @@ def _fidelity(result: Result) -> Table:
     for name in ("proxy", "n", "all", "at equal params (within 5 %)"):
         table.add_column(name, justify="right" if name == "n" else "left")
     for row in ranking_fidelity(result.trials, result.spec):
-        table.add_row(row.proxy, str(row.all.n), str(row.all), str(row.alike))
+        table.add_row(Text(one_line(row.proxy, 60)), str(row.all.n), str(row.all), str(row.alike))
     return table

@@ -1,76 +1,84 @@
 """Tables of trials and the words for one: the same in a live board, a summary and the service.
 
-It must not know where trials come from. Next: `board.py`, `summary.py`.
+It must not know where trials come from. Next: `fitted.py`, which lays tables out; `board.py`,
+`summary.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
 from ...errors import one_line
 from ..objective import METRICS, Direction
 from ..told import Told
 from ..trial import TrialState
+from .fitted import Column, Fitted
 
 LONGEST_ERROR = 160  # characters in a table; whoever wants all reads the trial
+LONGEST_SHORT = 2000  # of an architecture
 
 
-def trials_table(trials: Iterable[Told], title: str, metrics: Sequence[str]) -> Table:
-    """One row a trial: its state, its metrics and its architecture, or why there are none."""
-    return _table(trials, title, metrics, states=True)
+def trials_table(trials: Iterable[Told], title: str, metrics: Sequence[str]) -> Fitted:
+    """One row a trial: its state, its metrics and its architecture, or why there are none; for
+    `rich` to print."""
+    return _table(list(trials), title, metrics, states=True)
 
 
 def front_table(
     trials: Iterable[Told], title: str, metrics: Sequence[str], fold: bool = True
-) -> Table:
-    """The same for trials that have all succeeded; without `fold`, a line each, cut if need be."""
-    table = _table(trials, title, metrics, states=False)
-    if not fold:
-        last = table.columns[-1]
-        last.no_wrap, last.overflow, last.ratio, table.expand = True, "ellipsis", 1, True
-    return table
+) -> Fitted:
+    """The same for trials that have all succeeded; without `fold`, architectures are cut if need
+    be."""
+    return _table(list(trials), title, metrics, states=False, cut=not fold)
 
 
-def _table(trials: Iterable[Told], title: str, metrics: Sequence[str], states: bool) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    table.add_column("trial", justify="right", min_width=len("trial"))
-    if states:
-        table.add_column("state")
-    for name in metrics:
-        said = f"{name} {arrow(name)}"
-        table.add_column(said, justify="right", min_width=len(said))
-    table.add_column("architecture", overflow="fold")
+def _table(
+    trials: Sequence[Told], title: str, metrics: Sequence[str], states: bool, cut: bool = False
+) -> Fitted:
+    columns = [Column("trial", "trial")]
+    columns += [Column("state", "state", words=True)] if states else []
+    columns += [Column(f"{name} {arrow(name)}", f"{brief(name)} {arrow(name)}") for name in metrics]
+    rows, texts = [], []
     for trial in trials:
         state = [trial.state.lower()] if states else []
         numbers = [number(trial.values[m]) if m in trial.values else "" for m in metrics]
-        what = trial.architecture.short()
-        if trial.error:
-            what += f"\n{one_line(trial.error, LONGEST_ERROR)}"
-        table.add_row(str(trial.number), *state, *numbers, Text(what))
-    return table
+        rows.append([str(trial.number), *state, *numbers])
+        error = f"\n{one_line(trial.error, LONGEST_ERROR)}" if trial.error else ""
+        texts.append(what(trial) + error)
+    return Fitted(title, columns, rows, "architecture", texts, cut)
 
 
 def trial_line(trial: Told, metrics: Sequence[str]) -> str:
     """One line about a trial that ended or is tried again; empty for the ways in between."""
     if trial.state is TrialState.SUCCEEDED:
         numbers = "  ".join(f"{m} {number(trial.values[m])}" for m in metrics if m in trial.values)
-        return f"trial {trial.number}: {numbers}  {trial.architecture.short()}"
+        return f"trial {trial.number}: {numbers}  {what(trial)}"
     if trial.error and trial.state is not TrialState.RUNNING:
-        return f"trial {trial.number} {trial.state.lower()}: {trial.error}"
+        return f"trial {trial.number} {trial.state.lower()}: {one_line(trial.error)}"
     return ""
+
+
+def what(trial: Told, longest: int = LONGEST_SHORT) -> str:
+    """Its architecture in short, as a line that can be printed: blocks may have any name."""
+    return one_line(trial.architecture.short(), longest)
+
+
+def brief(metric: str) -> str:
+    """The name without its unit.
+
+    >>> brief("latency_p95_ms"), brief("peak_bytes")
+    ('latency_p95', 'peak')
+    """
+    return metric.removesuffix("_ms").removesuffix("_bytes")
 
 
 def number(value: float) -> str:
     """Four digits that matter; whole numbers whole.
 
-    >>> number(12345.0), number(0.98765)
-    ('12,345', '0.9877')
+    >>> number(12345.0), number(0.98765), number(float("inf"))
+    ('12,345', '0.9877', 'inf')
     """
-    return f"{int(value):,}" if abs(value) >= 100 and value == int(value) else f"{value:.4g}"
+    return f"{int(value):,}" if abs(value) >= 100 and value % 1 == 0 else f"{value:.4g}"
 
 
 def arrow(metric: str) -> str:

@@ -24,6 +24,9 @@ from .generated import Ints, check, first_of, splits_of
 from .pins import PINS
 from .task import UNASKED, Task
 
+MOST = 1 << 15  # tokens are drawn as int16
+CODES = 1 << 63  # motifs are numbered as int64
+
 
 def fuzzy_recall(
     vocabulary: int = 16,
@@ -38,11 +41,17 @@ def fuzzy_recall(
     MAD varies the vocabulary (32, 64, 128), the length (256, 512, 1024) and what is trained on
     (6400, 3200, 1600, 800). Raises SpecError for sizes that make no task.
     """
-    check(name, length=(length, 8 * motif), train=(train, 1), motif=(motif, 1))
+    check(name, motif=(motif, 1), train=(train, 1), vocabulary=(vocabulary, 4))
+    check(name, length=(length, 8 * motif))
+    if vocabulary > MOST:
+        raise SpecError(f"wanted {MOST} at most, got {vocabulary}", f"{name}.vocabulary")
     padding = vocabulary - 1
     keys = padding // 2
     if keys < motif:
         raise SpecError(f"no motif of {motif} tokens in {keys} keys", f"{name}.vocabulary")
+    if (keys + 1) ** motif > CODES:
+        said = f"motifs of up to {motif} of {keys} keys are too many to be told apart"
+        raise SpecError(f"{said}; take shorter ones, or a smaller vocabulary", f"{name}.motif")
 
     def draw(rng: np.random.Generator, count: int, training: bool) -> tuple[Ints, Ints]:
         places = np.arange(length // 2)

@@ -1,6 +1,11 @@
 """Searches that are run for real with a cheap evaluation, and how they came to their end."""
 
-from formwright.search import Measurement, MemoryLog, Result, SearchSpec, drive
+import io
+from dataclasses import replace
+
+from rich.console import Console
+
+from formwright.search import BlockSpec, Board, Measurement, MemoryLog, Result, SearchSpec, drive
 from formwright.search.run.pool import SerialPool
 
 SPEC = SearchSpec(trials=24, sampler="random", target="eager")
@@ -35,3 +40,25 @@ def transitions(spec=SPEC, evaluate=evaluate):
     events = []
     searched(spec, evaluate, events.append)
     return events
+
+
+def with_block(trial, name):
+    """The trial with a block of that name, which nobody has."""
+    (stage,) = trial.architecture.stages
+    layer = replace(stage.layers[0], mixer=BlockSpec(name))
+    stage = replace(stage, layers=(layer, *stage.layers[1:]))
+    return replace(trial, architecture=replace(trial.architecture, stages=(stage,)))
+
+
+def fed(events, spec=SPEC, step=2.0):
+    """A board that saw an event every `step` seconds, and when it saw the last one."""
+    board = Board(spec)
+    for at, event in enumerate(events):
+        board.add(event, step * at)
+    return board, step * (len(events) - 1)
+
+
+def text(renderable, width=100):
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(renderable)
+    return console.file.getvalue()

@@ -133,7 +133,8 @@ def test_a_quality_decides_once_it_is_the_last():
 
 def test_what_layers_predict_decides_beyond_its_error(monkeypatch):
     found = {"median_ms": 5.2, "ratio": 3.0, "error": 0.1, "parts": {"stem": 5.2}, "new": 0}
-    said = SimpleNamespace(**found, machine=machine(1, "eager"))
+    calibration = SimpleNamespace(models=0)
+    said = SimpleNamespace(**found, machine=machine(1, "eager"), calibration=calibration)
     monkeypatch.setattr(layer_latency, "predict", lambda architecture, **how: said)
     asked = replace(WHOLE, latency="layers", constraints=("latency_ms<=5",))
     near = evaluate(asked)
@@ -141,7 +142,7 @@ def test_what_layers_predict_decides_beyond_its_error(monkeypatch):
     assert near.details["latency"]["predicted"]
     assert near.details["undecided"] == ["latency_ms", "latency_ratio", "throughput"]
     far = evaluate(replace(asked, constraints=("latency_ms<=4",)))
-    assert far.broken == "latency_ms is 4.68, not <= 4"
+    assert far.broken == "latency_ms is 5.2, not <= 4"
     with pytest.raises(EvaluationError, match=r"^latency_p95_ms: not predicted from layers"):
         evaluate(replace(asked, metrics=("latency_p95_ms",)))
 
@@ -278,3 +279,17 @@ def test_a_task_that_draws_while_it_loads_changes_nothing(monkeypatch):
 def test_without_gradients_around_it_is_trained_all_the_same():
     with torch.no_grad():
         assert "quality" in evaluate(TINY).values
+
+
+def test_whole_models_that_are_measured_teach_the_prediction(monkeypatch, tmp_path):
+    monkeypatch.setenv("FORMWRIGHT_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(latency, "AIM_S", 0.01)
+    timed = replace(WHOLE, metrics=("latency_ms",))
+    predicted = replace(timed, latency="layers")
+    first = evaluate(predicted).details["latency"]
+    evaluate(timed)
+    second = evaluate(predicted).details["latency"]
+
+    assert (first["models"], second["models"]) == (0, 1)
+    assert (first["new"] > 0, second["new"]) == (True, 0)
+    assert second["parts"] == first["parts"]

@@ -257,6 +257,7 @@ def test_to_forget_deletes_all_of_one_evaluation_and_nothing_else(tmp_path):
 
 
 ELSE = {"until", "timeout_s", "metrics", "constraints", "latency", "target", "checkpoint", "rates"}
+ELSE |= {"proxies"}
 CHANGED = {
     "architecture": arch(layers=2),
     "task": "recall",

@@ -124,9 +124,10 @@ def test_what_measures_below_nothing_adds_next_to_nothing():
 def test_equal_layers_are_measured_once_wherever_they_stand():
     asked = []
     run(images(*[layer(POOL)] * 3), invented(asked))
-    # the skeleton, the empty carrier, and two of a pool and two of an mlp in it
-    assert len(asked) == len(set(asked)) == 4
+    # the skeleton, the empty carrier, in it two of the mlp, two of a small one, and pools there
+    assert len(asked) == len(set(asked)) == 5
     assert run(images(*[layer(CONV)] * 3), invented(asked)).new == 1
+    assert run(images(layer(POOL, mlp(16))), invented(asked)).new == 0  # that was the small one
 
 
 def test_another_batch_or_number_of_threads_is_measured_anew():
@@ -134,7 +135,7 @@ def test_another_batch_or_number_of_threads_is_measured_anew():
     run(images(layer()), invented(asked))
     run(images(layer()), invented(asked), batch=8)
     run(images(layer()), invented(asked), threads=2)
-    assert len(asked) == 3 * 4
+    assert len(asked) == 3 * 5
 
 
 # --- pieces -------------------------------------------------------------------------------------
@@ -161,6 +162,19 @@ def test_halves_have_the_parameters_of_the_whole():
 
 def params(spec):
     return sum(p.numel() for p in build(spec).parameters())
+
+
+def test_a_mixer_stands_where_it_stood():
+    """With a channel mixer behind it, or beside its like."""
+
+    def blocks(spec):
+        return [b.name for at in spec.layers for b in (at.mixer, at.channel) if b is not None]
+
+    mixer, channel = pieces(images(layer()))
+    (alone,) = pieces(images(LayerSpec(POOL, None, "rms")))
+    assert (blocks(mixer.full), blocks(mixer.empty)) == (["pool", "mlp"] * 2, ["mlp"] * 2)
+    assert (blocks(channel.full), blocks(channel.empty)) == (["mlp"] * 2, [])
+    assert (blocks(alone.full), blocks(alone.empty)) == (["pool"] * 2, [])
 
 
 @pytest.mark.parametrize(
@@ -234,7 +248,7 @@ def test_compiled_timed_predicted_and_compared():
     whole = measure(build(spec), example, target="eager", threads=1, deadline=Deadline.after(600))
     record(spec, whole)  # of layers that nobody has measured
     found = run(spec)
-    assert (found.new, found.calibration.models) == (4, 0)
+    assert (found.new, found.calibration.models) == (4, 0)  # its mlp is the small one
     assert set(found.parts) == {"skeleton", "layers[0].mixer", "layers[0].channel"}
     assert found.median_ms >= found.parts["skeleton"] > 0
 

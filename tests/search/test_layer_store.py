@@ -59,7 +59,7 @@ def test_a_second_prediction_measures_nothing(monkeypatch):
     monkeypatch.setattr(layer_store, "_read", {})  # as in another process
     second = run(images(layer()), invented(asked))
 
-    assert (first.new, second.new, len(asked)) == (4, 0, 4)
+    assert (first.new, second.new, len(asked)) == (5, 0, 5)
     assert replace(first, new=0) == second
 
 
@@ -156,7 +156,7 @@ def test_two_processes_measure_a_layer_once(tmp_path):
     said = [worker.communicate(timeout=60)[0] for worker in two]
 
     lines = asked.read_text().split()
-    assert len(lines) == len(set(lines)) == 5
+    assert len(lines) == len(set(lines)) == 6
     assert said[0] == said[1] != ""
 
 
@@ -176,4 +176,4 @@ def test_a_layer_that_cannot_be_measured_is_the_next_ones_to_try():
 
     with pytest.raises(EvaluationError, match="no"):
         run(images(layer()), fails)
-    assert run(images(layer()), invented()).new == 4
+    assert run(images(layer()), invented()).new == 5

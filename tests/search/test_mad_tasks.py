@@ -7,7 +7,8 @@ from torch.nn import functional as F
 
 from formwright.search import ArchSpec, BlockSpec, LayerSpec, SpecError, StageSpec, build
 from formwright.search.tasks.compression import compression
-from formwright.search.tasks.fuzzy_recall import _motifs, fuzzy_recall
+from formwright.search.tasks.digits import TASK as DIGITS
+from formwright.search.tasks.fuzzy_recall import _codes, _motifs, fuzzy_recall
 from formwright.search.tasks.generated import first_of
 from formwright.search.tasks.memorization import memorization
 from formwright.search.tasks.recall import recall
@@ -186,6 +187,24 @@ def test_motifs_are_drawn_without_repeats_and_all_alike():
     assert abs(counts - 1000).max() < 5 * 1000**0.5
 
 
+def test_the_largest_motifs_and_vocabularies_are_told_apart():
+    rng = np.random.default_rng(0)
+    keys = _motifs(rng, 62, (50, 40), 10)  # 63^10 is below 2^63, 64^11 is not
+    sizes = rng.integers(1, 11, size=(50, 40))
+    codes = _codes(keys, sizes, 62)
+    wanted = [
+        [tuple(key[:size]) for key, size in zip(*row, strict=True)]
+        for row in zip(keys.tolist(), sizes.tolist(), strict=True)
+    ]
+    assert codes.min() > 0
+    assert len(np.unique(codes)) == len({key for row in wanted for key in row})
+
+    split = fuzzy_recall(vocabulary=1 << 15, length=24, train=1, name="large").load()["test"]
+    assert split.inputs.min() >= 0
+    assert split.inputs.max() == (1 << 15) - 1
+    assert split.targets.max() > 1 << 14
+
+
 def test_the_first_with_a_code():
     codes = np.random.default_rng(0).integers(5, size=(50, 9))
 
@@ -247,6 +266,9 @@ def test_memorization_has_one_map(vocabulary):
 # --- what makes no task ---------------------------------------------------------------------------
 
 
+STAGE = StageSpec(16, (LayerSpec(BlockSpec.of("pool", size=3), None, BlockSpec("rms")),))
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -254,9 +276,18 @@ def test_memorization_has_one_map(vocabulary):
         (lambda: recall(length=63), "wanted an even number of each"),
         (lambda: recall(noise=0.2), "noise below 1 with tokens for it; got 16 keys and values"),
         (lambda: recall(vocabulary=16, noise_vocabulary=16, noise=0.1), "recall.vocabulary"),
+        (lambda: ArchSpec.of(DIGITS.signature, (STAGE,), patch=0), "^patch: wanted a positive"),
+        (lambda: ArchSpec.of(DIGITS.signature, (STAGE,), patch="2"), "^patch: wanted a positive"),
         (lambda: recall(train=0), "recall.train: wanted a whole number from 1, got 0"),
         (lambda: fuzzy_recall(vocabulary=6), "no motif of 3 tokens in 2 keys"),
         (lambda: fuzzy_recall(length=20), "fuzzy_recall.length"),
+        (lambda: fuzzy_recall(vocabulary=True), "fuzzy_recall.vocabulary: wanted a whole number"),
+        (lambda: fuzzy_recall(motif=1.0), "fuzzy_recall.motif: wanted a whole number"),
+        (lambda: fuzzy_recall(vocabulary=32_769), "vocabulary: wanted 32768 at most, got 32769"),
+        (
+            lambda: fuzzy_recall(vocabulary=128, motif=11),
+            "fuzzy_recall.motif: motifs of up to 11 of 63 keys are too many",
+        ),
         (lambda: selective_copying(length=32), "selective_copying.length"),
         (lambda: compression(length=1), "compression.length"),
         (lambda: memorization(vocabulary=4), "memorization.vocabulary"),

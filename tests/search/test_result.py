@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from formwright.search import Result, SpecError, TrialState
+from formwright.search.front import joins, machine_of, pareto
 from formwright.search.run.log import answered
 from formwright.search.span import Span
 from formwright.search.told import is_free
@@ -121,5 +122,31 @@ def test_latencies_of_several_machines_are_not_mixed():
     with pytest.raises(SpecError, match="different machines"):
         result.front()
     assert {t.details["machine"]["fingerprint"] for t in result.front(machine="b")} == {"b"}
-    assert result.hypervolume(machine="a") > 0
+    for name in "ab":
+        alone = Result(SPEC, tuple(t for t in result.succeeded if machine_of(t) == name))
+        assert result.span(name) == alone.span() != Span.of(result.succeeded, result.metrics)
+        assert result.hypervolume(machine=name) == pytest.approx(alone.hypervolume())
+        last = result.growth(machine=name)[-1].hypervolume
+        assert last == pytest.approx(alone.hypervolume())
+    with pytest.raises(SpecError, match="different machines"):
+        result.span()
     assert searched(replace(SPEC, objectives=("quality", "params")), on_two).machines == [""]
+
+
+def test_a_front_that_is_joined_is_that_of_all(result):
+    """Whoever joins it, in any order; of equals all stay."""
+    trials = [*result.succeeded, *result.succeeded[:3], *result.trials]
+    front, seen = [], []
+    for trial in trials:
+        seen.append(trial)
+        joined = joins(trial, front, result.metrics)
+        assert front == pareto(seen, result.metrics)
+        assert joined == any(member is trial for member in front[::-1])
+
+
+def test_a_box_grows_with_what_it_is_to_hold(result):
+    first, *others = result.succeeded
+    span = Span.of([first], result.metrics)
+    for trial in others:
+        span = span.widened(trial)
+    assert span == result.span() == span.widened(replace(first, values={"quality": 9.0}))

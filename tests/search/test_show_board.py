@@ -9,29 +9,15 @@ import pytest
 from rich.console import Console
 
 from formwright.search import Board, TrialState, pareto
-from formwright.search.reasons import commonest
+from formwright.search.evaluate.quiet import VARIABLE, alone
+from formwright.search.show import live
 from formwright.search.show.live import draw, drawn, showing
-from formwright.search.show.tables import number
 from formwright.search.span import Span
+from formwright.search.told import seconds_of
 
-from .recorded import SPEC, evaluate, searched, transitions
+from .recorded import SPEC, evaluate, fed, searched, text, transitions
 
-NAMES = SPEC.objectives
-FAILED, PRUNED, SUCCEEDED = TrialState.FAILED, TrialState.PRUNED, TrialState.SUCCEEDED
-
-
-def fed(events, spec=SPEC, step=2.0):
-    """A board that saw an event every `step` seconds, and when it saw the last one."""
-    board = Board(spec)
-    for at, event in enumerate(events):
-        board.add(event, step * at)
-    return board, step * (len(events) - 1)
-
-
-def text(renderable, width=100):
-    console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(renderable)
-    return console.file.getvalue()
+FAILED, SUCCEEDED = TrialState.FAILED, TrialState.SUCCEEDED
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +97,8 @@ def test_a_bound_on_seconds_bounds_the_time_left(events):
     free, at = fed(first)
     bound, _ = fed(first, replace(SPEC, seconds=30))
 
-    spent = 2.5 * free.counts[SUCCEEDED]
+    spent = sum(sum(seconds_of(event).values()) for event in first if event.state.final)
+    assert spent >= 2.5 * free.counts[SUCCEEDED]
     assert bound.left(at) == pytest.approx(30 - spent)
     assert bound.left(at) < free.left(at)
 
@@ -127,6 +114,9 @@ def test_latencies_of_two_machines_are_two_fronts():
 
     assert board.machines == ["a", "b"]
     assert board.front == pareto(on_a, board.metrics)
+    result = searched(SPEC, on_two)
+    assert board.machines == result.machines
+    assert board.curve()[-1] == pytest.approx(result.hypervolume(machine="a"))
     assert "latencies of 2 machines do not compare" in text(draw(board, 0.0, 0.0))
 
 
@@ -153,19 +143,6 @@ def test_the_board_tells_failures_and_cuts_the_front(events):
     assert f"front so far: {len(board.front)}" in shown
     assert shown.count("\n") < 20
     assert "about" not in shown  # it is over
-
-
-@pytest.mark.parametrize("width", [60, 80, 140])
-def test_a_narrow_terminal_cuts_architectures_and_no_numbers(events, width):
-    board, at = fed(events)
-    shown = text(draw(board, at, at), width)
-
-    rows = shown[shown.index("architect") :].splitlines()[2:]
-    for trial, row in zip(board.front, rows, strict=False):
-        assert row.split()[:4] == [str(trial.number), *(number(trial.values[m]) for m in NAMES)]
-        whole = trial.architecture.short()
-        assert whole in row or "…" in row
-    assert max(len(line) for line in shown.splitlines()) <= width
 
 
 def test_a_board_of_nothing_is_drawn():
@@ -204,9 +181,85 @@ def test_drawing_stops_when_the_search_raises(events):
     assert threading.active_count() == before
 
 
-def test_reasons_are_one_where_only_numbers_differ():
-    reasons = ["took longer than 5 s (a)", "x1 is 3.5", "took longer than 5 s (a)", "x1 is 4e-05"]
-    assert commonest(reasons) == [("took longer than 5 s (a)", 2), ("x1 is …", 2)]
-    assert commonest(["a # 1", "a # 2"]) == [("a … …", 2)]
-    assert commonest([]) == []
-    assert commonest(["a", "b", "c", "d"], most=2) == [("a", 1), ("b", 1)]
+def test_a_measurement_of_others_does_not_hold_up_the_end(tmp_path, monkeypatch):
+    """Who draws waits for it; whoever runs the search does not."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    monkeypatch.setattr(live, "FRAME_S", 0.01)
+    quiet, waits, over = threading.Event(), threading.Event(), threading.Event()
+    working = live.working
+
+    def seen():
+        waits.set()
+        return working()
+
+    monkeypatch.setattr(live, "working", seen)
+
+    def measure():
+        with alone():
+            quiet.set()
+            over.wait(20)
+
+    measuring = threading.Thread(target=measure)
+    measuring.start()
+    assert quiet.wait(20)
+    console = Console(file=io.StringIO(), width=100, force_terminal=True)
+    with drawn(Board(SPEC), console, lambda: 0.0):
+        assert waits.wait(20)
+    ended_meanwhile, shown = measuring.is_alive(), console.file.getvalue()
+    over.set()
+    measuring.join()
+    for thread in threading.enumerate():
+        if thread.name == "formwright-board":
+            thread.join()
+
+    assert ended_meanwhile
+    assert console.file.getvalue() == shown  # nothing is drawn behind the end
+
+
+class Watched:
+    """A trial that tells when something of it is read."""
+
+    def __init__(self, trial, looked_at):
+        self._told = trial, looked_at
+
+    def __getattr__(self, name):
+        trial, looked_at = self._told
+        looked_at.add(trial.number)
+        return getattr(trial, name)
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_neither_an_event_nor_a_frame_looks_at_all_trials(events, failing):
+    """Those that ended long ago and are on no front are not read again, however many they are."""
+    looked_at, spec = set(), replace(SPEC, trials=2000)
+    base = next(event for event in events if event.state is SUCCEEDED)
+    board = Board(spec)
+    for number_ in range(1000):
+        values = {"quality": 0.1, "latency_ms": 9.0 + number_, "params": 1.0 + number_}
+        made = replace(base, number=number_, values=values)
+        if failing and number_ % 2:
+            made = replace(made, state=FAILED, values={}, error=f"step {number_}")
+        board.add(Watched(made, looked_at), float(number_))
+    assert len(looked_at) == 1000
+    draw(board, 1000.0, 1000.0)
+
+    looked_at.clear()
+    last = replace(base, number=1000, values={"quality": 0.2, "latency_ms": 10.0, "params": 2.0})
+    board.add(Watched(last, looked_at), 1000.0)
+    text(draw(board, 1000.0, 1000.0))
+    assert (board.ended, board.paid, len(board.machines)) == (1001, 1001, 1)
+    assert sum(board.counts.values()) == 1001
+    assert len(board.curve()) > 1
+    assert board.reasons(FAILED) == ([("step …", 500)] if failing else [])
+    assert looked_at == {0, 1000}
+
+
+def test_what_is_told_twice_counts_once(events):
+    once, twice = Board(SPEC), Board(SPEC)
+    for event in events:
+        once.add(event)
+        twice.add(event)
+        if event.state.final:
+            assert twice.add(event) == ""
+    assert (twice.counts, twice.paid, twice.curve()) == (once.counts, once.paid, once.curve())
+    assert twice.reasons(FAILED) == once.reasons(FAILED)

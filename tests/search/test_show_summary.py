@@ -3,15 +3,25 @@
 import json
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 
 import pytest
 
-from formwright.search import Result, SpecError, TrialState, as_text, picture
+from formwright.search import (
+    Board,
+    Measurement,
+    Result,
+    SpecError,
+    TrialState,
+    as_text,
+    picture,
+)
+from formwright.search.front import machine_of
 from formwright.search.run.log import answered
 from formwright.search.told import is_audited
 
-from .recorded import SPEC, evaluate, searched, values_of
+from .recorded import SPEC, evaluate, searched, values_of, with_block
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +92,70 @@ def test_the_summary_shows_the_error_of_the_latency_model():
 
     assert f"of {len(result.succeeded)} predictions" in line
     assert f"{1 - 1 / 1.3:.1%} at most" in line
+
+
+def test_the_error_is_of_what_was_predicted_only():
+    """Steps of decoding are measured on both rungs, and what nobody wants is not judged."""
+
+    def predicts(evaluation):
+        measured = evaluate(evaluation)
+        whole = evaluation.latency == "whole"
+        times = {"latency_ms": 10.0, "latency_ratio": 2.0, "throughput": 100.0, "decode_ms": 5.0}
+        if whole:
+            times = {"latency_ms": 8.0, "latency_ratio": 1.0, "throughput": 125.0, "decode_ms": 1.0}
+        return replace(measured, values={**measured.values, **times})
+
+    def error(*objectives):
+        spec = replace(SPEC, latency="layers", trials=6, objectives=objectives)
+        result = searched(spec, predicts)
+        said = line_of(as_text(result), "latency model")
+        return said.removesuffix(" predictions"), len(result.succeeded)
+
+    said, count = error("quality", "latency_ms", "decode_ms")
+    assert said == f"latency model error 25.0% in the median, 25.0% at most, of {count}"
+    said, count = error("quality", "latency_ms", "throughput")
+    assert said == f"latency model error 22.5% in the median, 25.0% at most, of {2 * count}"
+
+
+def test_the_box_is_that_of_one_machine():
+    """The board and the summary say the same of a search that ran on two."""
+
+    def on_two(evaluation):
+        measured = evaluate(evaluation)
+        slow = measured.values["params"] > 60
+        values = {**measured.values, "latency_ms": measured.values["latency_ms"] * (90**slow)}
+        machine = {"machine": {"fingerprint": "b" if slow else "a"}}
+        return Measurement(values, {**measured.details, **machine})
+
+    events = []
+    result = searched(SPEC, on_two, events.append)
+    board = Board(SPEC)
+    for event in events:
+        board.add(event)
+    said = line_of(as_text(result), "hypervolume").split()[1]
+    assert said == f"{board.curve()[-1]:.3f}"
+    alone = Result(SPEC, tuple(t for t in result.succeeded if machine_of(t) == "a"))
+    assert said == f"{alone.hypervolume():.3f}"
+
+
+def test_names_are_shown_as_they_are(plain, tmp_path):
+    """Neither as markup nor as formulas nor as commands to a terminal."""
+    named = [
+        replace(
+            with_block(trial, "$\\bad{$[red]\x1b[2J"),
+            details={**trial.details, "proxies": {"[bold]snip[/]\x1b[2J": 1.0 + at}},
+        )
+        for at, trial in enumerate(plain.succeeded)
+    ]
+    result = Result(SPEC, tuple(named))
+    text = as_text(result, 160)
+    assert "[bold]snip[/][2J" in text
+    assert "$\\bad{$[red][2J" in text
+    assert "\x1b" not in text
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of signs that no font has
+        drawn = picture(result, tmp_path / "a.png", beside={"$\\bad{$": result, "$2^$ \x1b": plain})
+    assert drawn.stat().st_size > 0
 
 
 def test_stored_results_are_counted(plain):
