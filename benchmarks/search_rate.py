@@ -29,7 +29,7 @@ from formwright.search import SPACES, TASKS, FileLog, Measurement, SearchSpec, c
 from formwright.search.evaluate.evaluator import Evaluation
 
 OUT = measure.MEASUREMENTS / "search_rate.json"
-SLEEP_S, TRIALS, WORKERS = 0.05, 200, 2
+SLEEP_S, TRIALS, WORKERS = 0.05, 60, 2
 CONTESTANTS = ("ours", "tune", "optuna")
 PACKAGES = ("ray", "optuna", "joblib")
 

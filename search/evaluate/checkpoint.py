@@ -19,8 +19,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ... import __version__
 from ..spec_json import canonical_json
+from .code import code_digest
+from .machine import cpu_model
 
 if TYPE_CHECKING:
     from .evaluator import Evaluation
@@ -124,7 +125,8 @@ class Checkpoint:
             "of": self._name,
             "data": self._data,
             "torch": str(torch.version.__version__),
-            "formwright": __version__,
+            "code": code_digest(),
+            "cpu": cpu_model(),
         }
 
     def _write(self, data: bytes, path: Path) -> None:

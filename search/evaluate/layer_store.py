@@ -1,11 +1,10 @@
 """Measured latencies on disk, so that a layer is compiled and measured once on a machine.
 
-    <folder>/latency/<schema>-<reference>/<machine>/b<batch>/<kind>/<architecture>.json
+    <folder>/latency/<code>-<reference>/<machine>/b<batch>/<kind>/<architecture>.json
 
 One file per measured architecture, written whole or not at all; what cannot be read is as good as
 not there. A machine is its fingerprint, which holds the versions of torch and of this package, the
-threads and the target. `FORMWRIGHT_CACHE_DIR` names the folder; without it, it is
-`$XDG_CACHE_HOME/formwright`, or `~/.cache/formwright`. It must not know what is measured, nor
+threads and the target. It must not know what is measured, nor
 torch. Next: `layer_latency.py`.
 """
 
@@ -23,10 +22,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from ..errors import EvaluationError
+from .cache import VARIABLE, cache_folder
+from .code import code_digest
 from .failure import Deadline
 
-VARIABLE = "FORMWRIGHT_CACHE_DIR"
-SCHEMA = "s1"
 NAP_S = 0.05
 
 _read: dict[Path, Entry | None] = {}
@@ -53,7 +52,8 @@ class Store:
     def of(cls, machine: str, batch: int, reference: str) -> Store:
         """`machine` is a fingerprint."""
         name = machine.replace(":", "-")
-        return cls(folder() / "latency" / f"{SCHEMA}-{reference}" / name / f"b{batch}")
+        of = cache_folder("latency") / f"{code_digest()}-{reference}"
+        return cls(of / name / f"b{batch}")
 
     def get(self, kind: str, fingerprint: str) -> Entry | None:
         """None if it is not there, or cannot be read. What was read once is kept in memory."""
@@ -104,14 +104,6 @@ class Store:
 
     def _path(self, kind: str, fingerprint: str) -> Path:
         return self.folder / kind / f"{fingerprint.replace(':', '-')}.json"
-
-
-def folder() -> Path:
-    """Where everything is kept."""
-    given = os.environ.get(VARIABLE)
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "formwright"
 
 
 def _entry(path: Path) -> Entry | None:

@@ -9,6 +9,7 @@ import hashlib
 import math
 import os
 import platform
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from typing import Any
 from ... import __version__
 from ..spec_json import canonical_json
 
+ARM = ("CPU implementer", "CPU part", "CPU variant")  # where no name is told
 CGROUPS = Path("/sys/fs/cgroup")
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
@@ -91,12 +93,23 @@ def using_threads(count: int) -> Iterator[None]:
 
 
 def cpu_model() -> str:
-    """As the system calls the processor; at the least its architecture."""
+    """As the system calls the processor; on ARM by the numbers of its maker and part."""
+    found: dict[str, str] = {}
     for line in _lines(Path("/proc/cpuinfo")):
         key, _, value = line.partition(":")
-        if key.strip() == "model name" and value.strip():
-            return value.strip()
-    return platform.processor() or platform.machine()
+        found.setdefault(key.strip(), value.strip())
+    if found.get("model name"):
+        return found["model name"]
+    if numbers := " ".join(found[key] for key in ARM if found.get(key)):
+        return f"{platform.machine()} {numbers}"
+    return _apple() or platform.processor() or platform.machine()
+
+
+def _apple() -> str:
+    if platform.system() != "Darwin":
+        return ""
+    ask = ["sysctl", "-n", "machdep.cpu.brand_string"]
+    return subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def usable_cores() -> int:

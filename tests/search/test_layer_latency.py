@@ -14,7 +14,8 @@ from formwright.search import (
     build,
 )
 from formwright.search.blocks import Site
-from formwright.search.evaluate import latency, layer_store
+from formwright.search.evaluate import latency
+from formwright.search.evaluate.cache import VARIABLE as CACHE
 from formwright.search.evaluate.calibrate import DOUBT, FEW, Calibration
 from formwright.search.evaluate.failure import Deadline
 from formwright.search.evaluate.latency import measure
@@ -42,7 +43,7 @@ COSTS = {"skeleton": 3.0, "pool": 1.0, "conv": 2.0, "mlp": 4.0}  # calls of the 
 def _own(monkeypatch, tmp_path):
     monkeypatch.setattr(latency, "AIM_S", 0.01)
     monkeypatch.setenv(QUIET, str(tmp_path / "quiet"))
-    monkeypatch.setenv(layer_store.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
 
 
 def mlp(hidden=32):

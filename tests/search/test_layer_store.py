@@ -10,9 +10,10 @@ import pytest
 
 from formwright.search import ArchSpec, BlockSpec, EvaluationError, LayerSpec
 from formwright.search.evaluate import layer_store
+from formwright.search.evaluate.cache import VARIABLE, cache_folder
 from formwright.search.evaluate.failure import Deadline
 from formwright.search.evaluate.layer_latency import SMALL, predict
-from formwright.search.evaluate.layer_store import Entry, Store, folder
+from formwright.search.evaluate.layer_store import Entry, Store
 from formwright.search.evaluate.machine import machine
 from formwright.search.evaluate.pieces import skeleton
 from formwright.search.evaluate.timing import REFERENCE
@@ -22,7 +23,7 @@ POOL, CONV = BlockSpec.of("pool", size=3), BlockSpec.of("conv", size=3)
 
 @pytest.fixture(autouse=True)
 def _own(monkeypatch, tmp_path):
-    monkeypatch.setenv(layer_store.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
 
 
 def layer(mixer=POOL):
@@ -71,7 +72,9 @@ def test_a_second_prediction_measures_nothing(monkeypatch):
 def test_a_damaged_file_is_measured_again_and_replaced(monkeypatch, text):
     asked, spec = [], images(layer())
     run(spec, invented(asked))
-    (damaged,) = folder().rglob(f"{SMALL}/{skeleton(spec).fingerprint().replace(':', '-')}.json")
+    (damaged,) = cache_folder("latency").rglob(
+        f"{SMALL}/{skeleton(spec).fingerprint().replace(':', '-')}.json"
+    )
     damaged.write_text(text)
     monkeypatch.setattr(layer_store, "_read", {})
 
@@ -84,7 +87,7 @@ def test_a_damaged_file_is_measured_again_and_replaced(monkeypatch, text):
 def test_numbers_that_no_clock_shows_are_not_believed(monkeypatch, wrong):
     entry = Entry("{}", 1.0, 1.0, 1.0)
     store().put(SMALL, "a1:00", entry)
-    (path,) = folder().rglob("a1-00.json")
+    (path,) = cache_folder("latency").rglob("a1-00.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "ratio": wrong}))
     monkeypatch.setattr(layer_store, "_read", {})
     assert store().get(SMALL, "a1:00") is None
@@ -92,30 +95,33 @@ def test_numbers_that_no_clock_shows_are_not_believed(monkeypatch, wrong):
 
 def test_nothing_half_written_is_left(tmp_path):
     run(images(layer()), invented())
-    assert {p.suffix for p in folder().rglob("*") if p.is_file()} == {".json", ".lock"}
+    assert {p.suffix for p in cache_folder("latency").rglob("*") if p.is_file()} == {
+        ".json",
+        ".lock",
+    }
 
 
 def test_a_folder_that_cannot_be_written_is_told(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(layer_store.VARIABLE, str(tmp_path / "file"))
-    with pytest.raises(EvaluationError, match=f"another folder in {layer_store.VARIABLE}"):
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "file"))
+    with pytest.raises(EvaluationError, match=f"another folder in {VARIABLE}"):
         run(images(layer()), invented())
 
 
 def test_the_folder_is_the_users_unless_named(monkeypatch, tmp_path):
-    monkeypatch.delenv(layer_store.VARIABLE)
+    monkeypatch.delenv(VARIABLE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert folder() == tmp_path / "xdg" / "formwright"
+    assert cache_folder("x") == tmp_path / "xdg" / "formwright" / "x"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert folder() == tmp_path / ".cache" / "formwright"
+    assert cache_folder("x") == tmp_path / ".cache" / "formwright" / "x"
 
 
 def test_the_newest_entries_come_last():
     entries = [Entry(f"{at}", 1.0, 1.0, 1.0) for at in range(4)]
     for at in (2, 0, 3, 1):
         store().put(SMALL, f"a1:{at}", entries[at])
-        (path,) = folder().rglob(f"a1-{at}.json")
+        (path,) = cache_folder("latency").rglob(f"a1-{at}.json")
         os.utime(path, (at, at))
     assert store().newest(SMALL, 3) == entries[1:]
     assert store().newest("nothing", 3) == []
