@@ -248,7 +248,7 @@ def test_a_search_that_is_answered_is_the_same_search(sampler):
         Measurement({"quality": 1.0}, {"undecided": 7}),
         Measurement({"quality": 1.0}, {"loss": float("inf")}),
     ],
-    ids=str,
+    ids=["nan", "text", "object", "seconds", "flops", "undecided", "infinite"],
 )
 def test_a_malformed_measurement_fails_its_trial_only(measured):
     def sometimes(evaluation):
