@@ -44,6 +44,13 @@ bench: $(READY) ## the benchmarks (hours; not part of the tests); JSON goes to d
 	$(BIN)/python benchmarks/padding.py
 	$(BIN)/python benchmarks/norms.py
 	$(BIN)/python benchmarks/mixers.py
+	$(BIN)/python benchmarks/search_quality.py
+	$(BIN)/python benchmarks/search_latency.py
+	$(BIN)/python benchmarks/search_idle.py
+	$(BIN)/python benchmarks/search_rate.py
+	$(BIN)/python benchmarks/search_scaling.py
+	$(BIN)/python benchmarks/search_minutes.py
+	$(BIN)/python benchmarks/chaos.py
 
 clean: ## remove the virtual environment and what the tools left
 	rm -rf $(VENV) .types .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
