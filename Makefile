@@ -45,6 +45,7 @@ bench: $(READY) ## the benchmarks (hours; not part of the tests); JSON goes to d
 	$(BIN)/python benchmarks/norms.py
 	$(BIN)/python benchmarks/mixers.py
 	$(BIN)/python benchmarks/search_quality.py
+	$(BIN)/python benchmarks/search_real.py
 	$(BIN)/python benchmarks/search_latency.py
 	$(BIN)/python benchmarks/search_idle.py
 	$(BIN)/python benchmarks/search_rate.py
