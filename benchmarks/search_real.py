@@ -1,4 +1,4 @@
-"""Hypervolume on a real task: whole searches of small image classifiers, five seeds of each sampler.
+"""Hypervolume on a real task: whole searches of small image classifiers, five seeds a sampler.
 
     python benchmarks/search_real.py [--seeds 5] [--trials 40] [--quick]
 
