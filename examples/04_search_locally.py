@@ -25,6 +25,7 @@ spec = SearchSpec(
     latency="layers",  # predicted from layers that are compiled once; whole models for the front
 )
 if given.quick:
+    given.workers = 0
     spec = replace(spec, trials=4, steps=9, target="eager", latency="whole")
 found = run_search(spec, workers=given.workers)
 print(as_text(found))

@@ -31,6 +31,7 @@ spec = SearchSpec(
     latency="layers",
 )
 if given.quick:
+    given.workers = 0
     spec = replace(spec, trials=3, steps=4, target="eager", rates=(6e-3,), latency="whole")
 found = run_search(spec, workers=given.workers)
 print(as_text(found))

@@ -180,7 +180,7 @@ def _until_killed(driver: _Driver, plan: list[str], rng: random.Random, report: 
         if driver.ready.is_set() and plan and time.monotonic() > next_kill:
             if next_kill and not _kill(driver, plan, report):
                 return False
-            next_kill = time.monotonic() + rng.uniform(0.1, 0.9)
+            next_kill = time.monotonic() + rng.uniform(0.05, 0.5)
         time.sleep(0.02)
     return True
 

@@ -1,6 +1,6 @@
 """The latency of an architecture, added up from layers that are compiled and measured once each.
 
-    skeleton + the sum over layers of what each adds, then a map learnt from whole models
+    what is around layers + the sum of what each adds, then a map learnt from whole models
 
 Compiling a candidate takes longer than a short training; its layers are few kinds. Sums are in
 calls of the reference, as they drift less than times do. Every whole model that is measured later
@@ -26,7 +26,7 @@ from .failure import Deadline
 from .latency import Latency, measure
 from .layer_store import Entry, Store
 from .machine import Machine, machine
-from .pieces import COPIES, pieces, skeleton
+from .pieces import pieces
 from .quiet import working
 from .timing import REFERENCE
 
@@ -116,11 +116,10 @@ def record(architecture: ArchSpec, latency: Latency) -> None:
 
 def parts_of(architecture: ArchSpec, look: Callable[[ArchSpec], Entry]) -> dict[str, float]:
     """What each part adds, in calls of the reference, by its path; `look` knows small models."""
-    parts = {"skeleton": look(skeleton(architecture)).ratio}
-    for piece in pieces(architecture):
-        both = look(piece.full).ratio - look(piece.empty).ratio
-        parts[piece.path] = max(both / COPIES, LEAST)
-    return parts
+    return {
+        piece.path: max(sum(many * look(spec).ratio for many, spec in piece.terms), LEAST)
+        for piece in pieces(architecture)
+    }
 
 
 def measured_alone(

@@ -1,14 +1,16 @@
 """Which small models a large one's latency is added up from.
 
     skeleton    the same stem, merges, last norm and head, no layers: what every call costs
+    opened      what any layer costs once: without one, stem, norm and head are fused
     piece       a layer, or half of one, twice in a plain model of its own (its carrier), and the
                 carrier without it: half the difference is what the piece adds
 
 A layer `x + mixer(norm(x))`, `x + channel(norm(x))` is exactly two layers of one block each, so it
 is cut in half: there are fewer halves than layers. Where both blocks share a norm it stays whole.
-A mixer that had a channel mixer behind it has a small one there in its carrier too: two pools in a
-row are fused, and slower than two by themselves. Carriers do not depend on the task, so layers
-measured for one serve another. It must not know how anything is measured. Next: `layer_latency.py`.
+Carriers have a layer of a small channel mixer (below, S), so that they are opened. A mixer that had
+a channel mixer behind it has S there too (S M S M S): two pools in a row are fused, and slower than
+two by themselves. Carriers do not depend on the task, so layers measured for one serve another. It
+must not know how anything is measured. Next: `layer_latency.py`.
 """
 
 from __future__ import annotations
@@ -21,16 +23,14 @@ from ..errors import EvaluationError
 from ..layout import lay_out
 from ..spec import ArchSpec, BlockSpec, LayerSpec, StageSpec
 
-COPIES = 2
-
 
 @dataclass(frozen=True)
 class Piece:
-    """What one part of an architecture, at `path`, adds: `(full - empty) / COPIES`."""
+    """What one part of an architecture, at `path`, adds: the sum of these multiples of small
+    models' latencies."""
 
     path: str
-    full: ArchSpec
-    empty: ArchSpec
+    terms: tuple[tuple[float, ArchSpec], ...]
 
 
 def skeleton(spec: ArchSpec) -> ArchSpec:
@@ -39,16 +39,22 @@ def skeleton(spec: ArchSpec) -> ArchSpec:
 
 
 def pieces(spec: ArchSpec) -> Iterator[Piece]:
-    """Of all layers, in order; equal ones are equal but for their path. Raises SpecError for a spec
-    that cannot be laid out, EvaluationError for tokens that lie on no grid of ours."""
+    """Of the whole architecture, in order; equal layers differ in their path only. Raises SpecError
+    for a spec that cannot be laid out, EvaluationError for tokens that lie on no grid of ours."""
+    yield Piece("skeleton", ((1.0, skeleton(spec)),))
     sites = [s.site for s in lay_out(spec).stages for _ in s.layers]
+    opened = False
     for site, path, layer in zip(sites, spec.paths(), spec.layers, strict=True):
         for name, half in halves(layer):
+            small = _small(half, site.width)
+            none, one, three = (carrier(site, half.norm, (small,) * n) for n in (0, 1, 3))
+            if not opened:
+                yield Piece("opened", ((1.5, one), (-1.0, none), (-0.5, three)))
+                opened = True
             cut = half.mixer is not None and half.channel is None and layer.channel is not None
-            behind = (_small(half, site.width),) if cut else ()
-            full = carrier(site, half.norm, (half, *behind) * COPIES)
-            empty = carrier(site, half.norm, behind * COPIES)
-            yield Piece(f"{path}{name}", full, empty)
+            within = (small, half, small, half, small) if cut else (small, half, half)
+            full = carrier(site, half.norm, within)
+            yield Piece(f"{path}{name}", ((0.5, full), (-0.5, three if cut else one)))
 
 
 def halves(layer: LayerSpec) -> Iterator[tuple[str, LayerSpec]]:

@@ -60,7 +60,7 @@ def test_a_second_prediction_measures_nothing(monkeypatch):
     monkeypatch.setattr(layer_store, "_read", {})  # as in another process
     second = run(images(layer()), invented(asked))
 
-    assert (first.new, second.new, len(asked)) == (5, 0, 5)
+    assert (first.new, second.new, len(asked)) == (6, 0, 6)
     assert replace(first, new=0) == second
 
 
@@ -162,7 +162,7 @@ def test_two_processes_measure_a_layer_once(tmp_path):
     said = [worker.communicate(timeout=60)[0] for worker in two]
 
     lines = asked.read_text().split()
-    assert len(lines) == len(set(lines)) == 6
+    assert len(lines) == len(set(lines)) == 7
     assert said[0] == said[1] != ""
 
 
@@ -182,4 +182,4 @@ def test_a_layer_that_cannot_be_measured_is_the_next_ones_to_try():
 
     with pytest.raises(EvaluationError, match="no"):
         run(images(layer()), fails)
-    assert run(images(layer()), invented()).new == 5
+    assert run(images(layer()), invented()).new == 6

@@ -37,7 +37,7 @@ def test_a_search_from_submission_to_the_best(client, done, small):
     trials = list(client.trials(done.id))
     assert [trial.number for trial in trials] == [0, 1, 2]
     for trial in trials:
-        assert set(trial.values) == set(METRICS)
+        assert set(trial.values) == set(METRICS) - {"decode_ms", "peak_bytes"}  # on request
         assert trial.machine.startswith("m1:")
         assert trial.details["report"]["graphs"] >= 1
         assert trial.fingerprint == trial.architecture.fingerprint()
