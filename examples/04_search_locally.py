@@ -19,14 +19,13 @@ spec = SearchSpec(
     task="digits",
     objectives=("quality", "latency_ms", "params"),
     constraints=("params<=80000",),
-    trials=20,
+    trials=14,
     steps=300,
     rungs=2,  # after a third of the training only the best third goes on, and who is not dominated
-    latency="layers",  # predicted from layers that are compiled once; whole models for the front
 )
 if given.quick:
     given.workers = 0
-    spec = replace(spec, trials=4, steps=9, target="eager", latency="whole")
+    spec = replace(spec, trials=4, steps=9, target="eager")
 found = run_search(spec, workers=given.workers)
 print(as_text(found))
 
