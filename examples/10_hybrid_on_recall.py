@@ -19,7 +19,13 @@ given = parser.parse_args()
 
 spec = SearchSpec(
     space="hybrid_mamba",
-    knobs=("width=32", "norm=rms", "depth=4", "expand=2", "head_width=16", "kv_heads=1", "ratio=2"),
+    # where attention stands and how much of it there is; what layers are made of is fixed, so
+    # that a handful of them is compiled for all candidates
+    knobs=(
+        *("width=32", "norm=rms", "depth=4|8", "ratio=2"),
+        *("expand=2", "head_width=16", "state=16"),
+        *("heads=2", "kv_heads=1", "positions=rotary", "span=1048576"),
+    ),
     task="recall_small",
     objectives=("quality", "latency_ms", "state_bytes"),
     sampler="nsga2",
