@@ -66,7 +66,7 @@ class _Run:
 
     def __init__(self, spec: SearchSpec, pool: Pool, log: TrialLog, seen: Seen) -> None:
         self._spec, self._pool, self._log, self._seen = spec, pool, log, seen
-        self._state = State(spec)
+        self._state, self._recipe = State(spec), spec.recipe()
         self._moves: list[Trial] = []
         self._jobs: list[Job] = []
         self.answered: list[tuple[Trial, Measurement]] = []
@@ -156,11 +156,13 @@ class _Run:
         if machine is None or trial.rung or trial.attempt > 1:
             return None
         if trial.number not in self._answers:
-            found = self._log.answer(trial.architecture, self._spec.recipe(), machine)
-            wanted = self._state.ladder.rungs[0].metrics
-            whole = found is not None and all(name in found.values for name in wanted)
-            whole = whole and found is not None and found.details.get("data") == self._state.data
-            self._answers[trial.number] = found if whole else None
+            found = self._log.answer(trial.architecture, self._recipe, machine)
+            wanted = set(self._state.ladder.rungs[0].metrics)
+            if found and (
+                wanted - set(found.values) or found.details.get("data") != self._state.data
+            ):
+                found = None
+            self._answers[trial.number] = found
         return self._answers[trial.number]
 
     def _move(self, trial: Trial) -> Trial:
@@ -174,13 +176,14 @@ class _Run:
         self._moves, self._jobs = [], []
         if moves:
             self._log.append(*moves)
+        for job in jobs:  # nobody waits for what is shown and swept up
+            self._pool.submit(job)
         for trial in moves:
             if trial.state.final:
+                self._answers.pop(trial.number, None)
                 with suppress(OSError):
                     forget(evaluation(self._spec, trial, self._state.ladder.rungs[0]))
             self._seen(trial)
-        for job in jobs:
-            self._pool.submit(job)
 
 
 def evaluation(spec: SearchSpec, trial: Trial, rung: Rung) -> Evaluation:
