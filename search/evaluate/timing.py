@@ -26,7 +26,11 @@ from .failure import Deadline
 from .quiet import alone, working
 
 REFERENCE = "r1"  # a new name with every change of the work, so that no ratios of two are compared
-WARM_UP = 5  # calls
+WARM_UP = 5  # calls, at least
+# glibc's allocator needs up to some dozen calls until it serves a call from what the one before
+# freed (older ones split aligned blocks so that the remains fill a cache first): so many more.
+SETTLING = 40
+SETTLED = 16  # page faults of a call, at most
 LEAST, MOST = 30, 2000  # calls that are measured
 PATIENCE = 4  # times as many calls are made to have enough that were not disturbed
 
@@ -92,6 +96,8 @@ def in_turn(call: Call, *, aim_s: float, deadline: Deadline) -> Times:
                 return _pair(call, fixed)
 
             warm = [pair("warming up") for _ in range(WARM_UP)]
+            while warm[-1].faults > SETTLED and len(warm) < WARM_UP + SETTLING:
+                warm.append(pair("warming up"))
             once = statistics.median(sum(p.wall) for p in warm[1:])  # the first is special
             wanted = min(max(LEAST, round(aim_s * 1e3 / once)), MOST)
             made: list[Pair] = []

@@ -1,6 +1,7 @@
 """An artefact says what is true: its numbers are the evaluator's, and the test split comes last."""
 
 import json
+import math
 import re
 import statistics
 import subprocess
@@ -28,7 +29,7 @@ from .evaluations import arch, counting, tokens_arch
 
 __all__ = ["quick"]
 ARCH = canonical(arch())
-LATER = Deadline.after(600)
+LATER = Deadline(math.inf, 600)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Self-pretraining: what is asked, what nobody sees, and what is kept."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -19,7 +20,7 @@ from formwright.search.tasks import TASKS, Split
 
 from .evaluations import MLP, NEXT, TINY, arch, attention, counting, tokens_arch
 
-LATER = Deadline.after(600)
+LATER = Deadline(math.inf, 600)
 ONE_CLASS = BlockSpec.of("classes", classes=8)
 BOTH_WAYS = Signature.of_tokens(8, 12, head=ONE_CLASS, causal=False)
 SERIES = Signature.of_series(2, 12, head=ONE_CLASS)

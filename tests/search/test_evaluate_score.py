@@ -17,7 +17,7 @@ from formwright.search.tasks.task import UNASKED
 
 from .evaluations import arch, tokens_arch
 
-LATER = Deadline.after(600)
+LATER = Deadline(math.inf, 600)
 
 
 def test_every_score_of_a_task_is_known():

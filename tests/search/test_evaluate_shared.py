@@ -1,5 +1,6 @@
 """Shared weights: one network is trained, and every sub-model is read off it."""
 
+import math
 import pickle
 import random
 import subprocess
@@ -26,7 +27,7 @@ from formwright.search.tasks import TASKS
 from .evaluations import TINY, arch
 
 DIGITS = TASKS.load("digits")
-LATER = Deadline.after(600)
+LATER = Deadline(math.inf, 600)
 
 
 def sub(*hidden, patch=2, task=DIGITS):
