@@ -3,10 +3,10 @@
     python benchmarks/search_scaling.py [--cells 'sleep/*']
 
 A cell is a kind of trial and a number of workers, in a process of its own: "compute" keeps one core
-busy for a fixed piece of work, "sleep" takes 1 to 3 seconds and no processor. Efficiency is trials
-a second with N workers over N times those with one, from the first begin to the last end; whoever
-still runs when no further trial is left to start is not counted. The goals: 0.85 from 1 to 2
-workers on two cores, 0.9 from 1 to 64.
+busy for a fixed piece of work, "sleep" takes 1 to 3 seconds and no processor. Efficiency is work a
+second with N workers over N times that with one, while every worker could have had some: from the
+first begin to the last. Work is counted in pieces, and in seconds to sleep; of who still runs then,
+the share that is done. The goals: 0.85 from 1 to 2 workers on two cores, 0.9 from 1 to 64.
 """
 
 from __future__ import annotations
@@ -50,12 +50,14 @@ def evaluated(kind: str) -> Any:
         number = int(evaluation.architecture.fingerprint()[3:11], 16)
         if kind == "compute":
             total = 0
+            work = 1.0
             for turn in range(WORK):
                 total += turn
         else:
-            time.sleep(1.0 + number % 1000 / 500)
+            work = 1.0 + number % 1000 / 500
+            time.sleep(work)
         values = {"quality": number % 97 / 97, "latency_ms": number % 89, "params": number % 83}
-        return Measurement(values, {"began": began, "ended": time.time()})
+        return Measurement(values, {"began": began, "ended": time.time(), "work": work})
 
     return evaluate
 
@@ -71,12 +73,11 @@ def one(case: Case) -> dict[str, Any]:
             drive(spec, pool, log)
         finally:
             pool.close()
-        spans = [(t.details["began"], t.details["ended"]) for t in log.history()]
-    last = max(began for began, _ in spans)  # from here on there are too few
-    ended = [end for _, end in spans if end <= last]
-    rate = len(ended) / (last - min(began for began, _ in spans))
-    work = statistics.mean(end - began for began, end in spans)
-    return {"rate": rate, "seconds_a_trial": work, "failed": {}}
+        spans = [(t.details["began"], t.details["ended"], t.details["work"]) for t in log.history()]
+    first, last = min(spans)[0], max(spans)[0]  # from there on there are too few
+    done = sum(work * (min(ended, last) - began) / (ended - began) for began, ended, work in spans)
+    seconds = statistics.mean(ended - began for began, ended, _ in spans)
+    return {"work_a_second": done / (last - first), "seconds_a_trial": seconds, "failed": {}}
 
 
 def main() -> int:
@@ -97,13 +98,13 @@ def main() -> int:
         return {name: [run[name] for run in runs] for name in runs[0]} | {"failed": {}}
 
     cells, lost = measure.resumed(cases, given.out, head, given.again, measured, console.print)
-    table = Table("trials", "workers", "a second", "seconds each", "efficiency")
+    table = Table("trials", "workers", "work a second", "seconds each", "efficiency")
     for case in cases:
         alone = cells.get(f"{case.kind}/1")
         if case.key not in cells or alone is None:
             continue
-        rate = statistics.median(cells[case.key]["rate"])
-        efficiency = rate / case.workers / statistics.median(alone["rate"])
+        rate = statistics.median(cells[case.key]["work_a_second"])
+        efficiency = rate / case.workers / statistics.median(alone["work_a_second"])
         seconds = statistics.median(cells[case.key]["seconds_a_trial"])
         row = (case.kind, str(case.workers), f"{rate:.2f}", f"{seconds:.2f}", f"{efficiency:.2f}")
         table.add_row(*row)

@@ -151,6 +151,7 @@ class ArchSpec:
             and self.head.name == "classes"
             and self.norm == last
             and all(type(stem[name]) is int for name in image - {"positions"})
+            and cast(int, stem["patch"]) > 0
             and not any(cast(int, stem[side]) % cast(int, stem["patch"]) for side in SIDES)
             and all(layer.plain for layer in stage.layers)
         )

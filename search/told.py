@@ -7,14 +7,11 @@ counts as not told. It must not know how anything is shown. Next: `result.py`, `
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from .spec import ArchSpec
 from .trial import TrialState
-
-STOPPED = re.compile(r"stopped on rung (\d+)")  # so `run/ladder.py` begins its reason
 
 
 class Told(Protocol):
@@ -64,8 +61,8 @@ def rungs_of(trial: Told) -> list[dict[str, float]]:
 
 def stopped_on(trial: Told) -> int | None:
     """The rung after which the ladder stopped the trial; None if it did not."""
-    found = STOPPED.match(trial.error) if trial.state is TrialState.PRUNED else None
-    return int(found[1]) if found else None
+    rung = trial.details.get("stopped") if trial.state is TrialState.PRUNED else None
+    return rung if isinstance(rung, int) else None
 
 
 def is_audited(trial: Told) -> bool:

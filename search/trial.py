@@ -99,6 +99,11 @@ class Trial:
         stopped = self._with(measured) if measured else self
         return replace(stopped, state=TrialState.PRUNED, error=one_line(why))
 
+    def stopped(self, why: str) -> Trial:
+        """Pruned by the ladder, after the rung before the one that it waits on."""
+        marked = replace(self, details={**self.details, "stopped": self.rung - 1})
+        return marked.pruned(why)
+
     def audited(self) -> Trial:
         """The same, marked as one that the ladder has stopped and that goes on all the same."""
         return replace(self, details={**self.details, "audited": self.rung})

@@ -80,6 +80,7 @@ class Nsga2:
         self._knobs = Knobs(space, ordered=True)
         self._history = History(metrics, best=PARENTS, rest=0, slack=SLACK)
         self._parents: list[FrozenTrial] | None = None
+        self._made: dict[int, tuple[Trial, FrozenTrial]] = {}  # place -> who stood there
 
     def ask(self, number: int, draw: int) -> dict[str, Scalar]:
         with quietly():
@@ -95,7 +96,7 @@ class Nsga2:
         if len(ranked) < STARTUP:
             return []
         with quietly():
-            return [self._frozen(trial, at) for at, trial in enumerate(ranked[:PARENTS], 1)]
+            return [self._at(place, trial) for place, trial in enumerate(ranked[:PARENTS], 1)]
 
     def _draws(self, seed: int) -> Iterator[dict[str, Scalar]]:
         if self._parents is None:
@@ -107,6 +108,12 @@ class Nsga2:
         )
         for _ in range(DRAWS):
             yield self._knobs.genes(study.ask(genes).params)
+
+    def _at(self, place: int, trial: Trial) -> FrozenTrial:
+        """Made once for as long as the trial stands there."""
+        if place not in self._made or self._made[place][0] is not trial:
+            self._made[place] = trial, self._frozen(trial, place)
+        return self._made[place][1]
 
     def _frozen(self, trial: Trial, place: int) -> FrozenTrial:
         """Optuna's tournament knows domination only, and parents hardly dominate each other; that

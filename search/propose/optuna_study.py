@@ -22,6 +22,12 @@ from .places import is_ordered, place_of
 class Names(CategoricalDistribution):
     """Choices without an order."""
 
+    # Optuna compares choice by choice, all of them with every trial
+    __hash__ = CategoricalDistribution.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or super().__eq__(other)
+
     def __deepcopy__(self, memo: object) -> Names:
         # never changed; Optuna copies all of them with every trial, most of what adding one takes
         return self

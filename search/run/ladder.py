@@ -30,11 +30,11 @@ class Rung:
     latency: str
 
 
-def rungs_of(spec: SearchSpec) -> tuple[Rung, ...]:
+def planned(spec: SearchSpec) -> tuple[Rung, ...]:
     """The first measures everything, the next ones the quality of more training; where latencies
     were predicted, the last measures them.
 
-    >>> [(round(rung.until, 2), rung.metrics) for rung in rungs_of(SearchSpec(rungs=2))]
+    >>> [(round(rung.until, 2), rung.metrics) for rung in planned(SearchSpec(rungs=2))]
     [(0.33, ('quality', 'latency_ms', 'params')), (1.0, ('quality',))]
     """
     wanted = tuple(dict.fromkeys([*spec.objectives, *(c.metric for c in spec.kept())]))
@@ -55,7 +55,7 @@ class Ladder:
     not on when it is asked."""
 
     def __init__(self, spec: SearchSpec) -> None:
-        self.rungs = rungs_of(spec)
+        self.rungs = planned(spec)
         self._spec = spec
         self._metrics = [METRICS[name] for name in spec.objectives]
         # rung -> number -> the trial as it left this rung
@@ -106,7 +106,7 @@ class Ladder:
             for trial in self._waiting.values():
                 if trial.rung == rung + 1 and not (audit and self._is_audited(trial)):
                     ahead = f"behind {places[trial.number]} fronts of {len(left)} trials"
-                    made.append(trial.pruned(f"stopped on rung {rung}, {ahead}"))
+                    made.append(trial.stopped(f"stopped on rung {rung}, {ahead}"))
         return made
 
     def _is_audited(self, trial: Trial) -> bool:

@@ -19,7 +19,7 @@ from formwright.search.evaluate import shared
 from formwright.search.evaluate.evaluator import evaluate
 from formwright.search.evaluate.failure import Deadline
 from formwright.search.evaluate.train import Batches
-from formwright.search.run.ladder import rungs_of
+from formwright.search.run.ladder import planned
 from formwright.search.run.loop import evaluation
 from formwright.search.space import matformer
 from formwright.search.tasks import TASKS, Split, Task
@@ -44,7 +44,7 @@ def made(tmp_path_factory):
 
 def searched(spec, architecture=ARCH):
     """What the search itself measures of it."""
-    return evaluate(evaluation(spec, Trial(0, {}, architecture), rungs_of(spec)[-1]))
+    return evaluate(evaluation(spec, Trial(0, {}, architecture), planned(spec)[-1]))
 
 
 def test_the_folder_is_whole(made):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from formwright.search import METRICS, Measurement, TrialState, pareto
-from formwright.search.run.ladder import rungs_of
+from formwright.search.run.ladder import planned
 from formwright.search.run.pool import SerialPool
 
 from .engines import SPEC, Counting, evaluate, fingerprints, fingerprints_of, ran, values_of
@@ -14,19 +14,19 @@ PRUNED, SUCCEEDED = TrialState.PRUNED, TrialState.SUCCEEDED
 
 
 def test_the_rungs_of_a_ladder():
-    shares = [round(rung.until, 4) for rung in rungs_of(replace(SPEC, rungs=3, keep=3))]
+    shares = [round(rung.until, 4) for rung in planned(replace(SPEC, rungs=3, keep=3))]
     assert shares == [0.1111, 0.3333, 1.0]
-    first, *others = rungs_of(replace(SPEC, rungs=2, constraints=("flops<=9",)))
+    first, *others = planned(replace(SPEC, rungs=2, constraints=("flops<=9",)))
     assert first.metrics == ("quality", "latency_ms", "params", "flops")
     assert [rung.metrics for rung in others] == [("quality",)]
-    assert len(rungs_of(replace(SPEC, objectives=("params", "flops"), rungs=4))) == 1
+    assert len(planned(replace(SPEC, objectives=("params", "flops"), rungs=4))) == 1
 
 
 def test_predicted_latencies_are_measured_at_the_end():
-    *trained, last = rungs_of(replace(SPEC, rungs=2, latency="layers"))
+    *trained, last = planned(replace(SPEC, rungs=2, latency="layers"))
     assert {rung.latency for rung in trained} == {"layers"}
     assert (last.latency, last.metrics, last.until) == ("whole", ("latency_ms",), 1.0)
-    assert len(rungs_of(replace(SPEC, objectives=("quality", "params"), latency="layers"))) == 1
+    assert len(planned(replace(SPEC, objectives=("quality", "params"), latency="layers"))) == 1
 
 
 LADDER = replace(SPEC, trials=40, rungs=3, keep=3, knobs=())

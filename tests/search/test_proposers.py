@@ -185,7 +185,7 @@ def test_who_got_further_stands_before_who_was_stopped():
     for each in (
         waits[0].pruned("params is 9, not <= 3", Measurement({"params": 9.0})),
         climbed,
-        waits[2].climbed(Measurement(bad)).pruned("stopped on rung 0, behind 1 fronts"),
+        waits[2].climbed(Measurement(bad)).stopped("behind"),
         waits[3].succeeded(Measurement(bad)),
         waits[4].climbed(Measurement(bad)).started().climbed(Measurement(good)),
         waits[5],

@@ -142,8 +142,9 @@ def test_zero_has_one_spelling():
     assert json.dumps(one.to_dict()) == json.dumps(other.to_dict())
 
 
-def test_what_the_first_schema_refuses_is_said_in_the_second():
-    sizes = {"channels": 1, "height": 8, "width": 8, "patch": 3, "positions": True}
+@pytest.mark.parametrize("patch", [3, 0])
+def test_what_the_first_schema_refuses_is_said_in_the_second(patch):
+    sizes = {"channels": 1, "height": 8, "width": 8, "patch": patch, "positions": True}
     stem = BlockSpec.of("image", **sizes)
     spec = ArchSpec(stem, (StageSpec(8, (PLAIN,)),), PLAIN.norm, BlockSpec.of("classes", classes=2))
 
