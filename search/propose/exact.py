@@ -1,7 +1,7 @@
 """The exact front of what each choice of a knob is worth by itself.
 
 As Puzzle (Bercovich et al., 2024) searches: first the largest setting, then each that differs from
-it in one knob. What a choice changes is fitted to all that is known, as if it added up over knobs,
+it in one knob; the smallest, where the largest is not allowed. What a choice changes is fitted to all that is known, as if it added up over knobs,
 and the exact front of the sums is proposed, member by member; then it is fitted again. Where things
 do add up nothing is left to chance; where they do not the front moves with what is measured.
 It must not know the log. Next: `../additive.py`, which finds the front.
@@ -23,6 +23,7 @@ from ..objective import Metric
 from ..ranking import EDGE, costs, normalised
 from ..space import OneOf, Space
 from ..spec import Scalar
+from ..told import stopped_on
 from ..trial import Trial, TrialState
 from .places import Genes, key_of, place_of
 from .proposer import Sampler
@@ -49,6 +50,7 @@ class Exact:
         self._known: set[str] = set()
         self._fronts: dict[int, list[dict[str, Scalar]]] = {}  # of what is told so far
         self._largest = space.canonical({gene.name: gene.choices[-1] for gene in space.genes})
+        self._base = self._largest  # what the first ones differ from
         # of least squares: the sums of the rows' products with themselves and with the values
         width = 1 + sum(len(gene.choices) for gene in self._knobs)
         self._gram = np.zeros((width, width))
@@ -63,6 +65,10 @@ class Exact:
         if not trial.params:
             return
         self._known.add(key_of(trial.params))
+        refused = trial.state is TrialState.PRUNED and stopped_on(trial) is None
+        if refused and key_of(trial.params) == key_of(self._largest):
+            smallest = {gene.name: gene.choices[0] for gene in self._space.genes}
+            self._base = self._space.canonical(smallest)
         values = costs(trial, self._metrics)
         if trial.state is TrialState.SUCCEEDED and values is not None:
             row = self._row(trial.params)
@@ -93,7 +99,8 @@ class Exact:
     def _proposals(self, number: int) -> Iterator[dict[str, Scalar]]:
         """Each knob by itself; the front; what differs from that in one knob; anything."""
         yield self._largest
-        yield from self._space.neighbours(self._largest)
+        yield self._base
+        yield from self._space.neighbours(self._base)
         front = self.front(1 + number % (len(self._metrics) - 1) if len(self._metrics) > 1 else 0)
         yield from front
         for genes in front:

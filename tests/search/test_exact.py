@@ -2,6 +2,8 @@
 
 from itertools import pairwise
 
+import pytest
+
 from formwright.search import METRICS, ArchSpec, Measurement, Trial
 from formwright.search.propose import exact
 from formwright.search.propose.exact import FINE, NOISE, Exact, _distinct
@@ -72,3 +74,27 @@ def test_the_front_is_found_once_for_all_that_is_told(monkeypatch):
     told(proposer, 5, draws[0])
     proposer.ask(6, 0)
     assert len(found) == 2
+
+
+@pytest.mark.parametrize("constraint", [True, False])
+def test_where_the_largest_is_not_allowed_the_smallest_is_varied(constraint):
+    metrics = [METRICS["quality"], METRICS["params"]]
+    proposer = Exact(Space("two", KNOBS, lambda *_: NOTHING), metrics, 0)
+    largest = proposer.ask(0, 0)
+    assert largest == {"knob0": 2, "knob1": 2}
+    running = Trial(0, largest, NOTHING).started()
+    if constraint:
+        proposer.tell(running.pruned("params is 7, not <= 5", Measurement({"params": 7.0})))
+    else:
+        waits = running.climbed(Measurement({"quality": 4.0, "params": 7.0}))
+        proposer.tell(waits.stopped("behind"))  # by the ladder, which says nothing of its size
+
+    asked = []
+    for number in range(1, 6):
+        asked.append(tuple(proposer.ask(number, 0).values()))
+        told(proposer, number, dict(zip(("knob0", "knob1"), asked[-1], strict=True)))
+    if constraint:
+        assert asked[0] == (0, 0)
+        assert set(asked[1:]) == {(0, 1), (0, 2), (1, 0), (2, 0)}
+    else:
+        assert set(asked[:4]) == {(2, 0), (2, 1), (0, 2), (1, 2)}
