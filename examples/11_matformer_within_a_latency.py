@@ -1,7 +1,8 @@
 """Mix'n'Match: the sub-models of one trained MatFormer, and the best within a latency budget.
 
-One network is trained; every candidate is a slice of it, judged on its weights. Latencies are added
-up from layers that are compiled once, and measured for whoever might be on the front.
+One network learns to write Python; every candidate is a slice of it, judged on its weights.
+Latencies are added up from layers that are compiled once, and measured for whoever might be on the
+front.
 
 python examples/11_matformer_within_a_latency.py [--quick] [--picture search_matformer.png]
 """
@@ -19,15 +20,15 @@ parser.add_argument("--picture", default="search_matformer.png", help="where: .p
 parser.add_argument("--share", type=float, default=0.9, help="of the whole network's latency")
 given = parser.parse_args()
 
-largest = whole(TASKS.load("digits").signature)
+largest = whole(TASKS.load("python_chars").signature, patch=1)
 spec = SearchSpec(
     space="matformer",
-    knobs=("patch=2",),
-    task="digits",
+    task="python_chars",
     objectives=("quality", "latency_ms"),
     sampler="exact",  # what layers add is fitted, and the exact front of the sums is proposed
-    trials=40,
-    steps=1200,
+    trials=24,
+    steps=600,
+    batch=32,
     weights="shared",
     latency="layers",
 )
