@@ -1,9 +1,10 @@
 """The exact front of what each choice of a knob is worth by itself.
 
 As Puzzle (Bercovich et al., 2024) searches: first the largest setting, then each that differs from
-it in one knob; the smallest, where the largest is not allowed. What a choice changes is fitted to all that is known, as if it added up over knobs,
-and the exact front of the sums is proposed, member by member; then it is fitted again. Where things
-do add up nothing is left to chance; where they do not the front moves with what is measured.
+it in one knob; the smallest, where the largest is not allowed. What a choice changes is fitted to
+all that is known, as if it added up over knobs, and the exact front of the sums is proposed, member
+by member; then it is fitted again. Where things do add up nothing is left to chance; where they do
+not the front moves with what is measured.
 It must not know the log. Next: `../additive.py`, which finds the front.
 """
 
