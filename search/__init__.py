@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .fidelity import kendall as kendall
     from .fidelity import ranking_fidelity as ranking_fidelity
     from .front import dominates as dominates
+    from .front import joins as joins
     from .front import machine_of as machine_of
     from .front import pareto as pareto
     from .front import same_machine as same_machine
@@ -49,6 +50,9 @@ if TYPE_CHECKING:
     from .objective import Measurement as Measurement
     from .objective import Metric as Metric
     from .objective import metric_named as metric_named
+    from .outlook import Plan as Plan
+    from .outlook import count_settings as count_settings
+    from .outlook import plan_of as plan_of
     from .propose import SAMPLERS as SAMPLERS
     from .result import Result as Result
     from .run.file_log import FileLog as FileLog
@@ -110,6 +114,7 @@ _LAZY = {
     "pareto": ".front",
     "dominates": ".front",
     "same_machine": ".front",
+    "joins": ".front",
     "machine_of": ".front",
     "SearchSpec": ".search_spec",
     "ArchSpec": ".spec",
@@ -133,6 +138,9 @@ _LAZY = {
     "PROXY_NAMES": ".search_checks",
     "Budget": ".budget",
     "SPACES": ".space",
+    "Plan": ".outlook",
+    "count_settings": ".outlook",
+    "plan_of": ".outlook",
     "TASKS": ".tasks",
     "SAMPLERS": ".propose",
     "MemoryLog": ".run.log",

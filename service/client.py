@@ -14,24 +14,16 @@ from typing import Any
 import grpc
 
 from ..errors import FormwrightError
-from ..search import SearchSpec, TrialState
+from ..search import ArchSpec, Plan, SearchSpec, TrialState
 from . import convert, errors, names
 from .records import Event, SearchRecord, TrialRecord
 from .settings import server_address, with_port
+from .status import raised_by
 from .wire import search_pb2 as pb
 from .wire import search_pb2_grpc as pb_grpc
 
-# status -> what the caller sees; whatever is not here is an InternalError
-RAISES: dict[grpc.StatusCode, type[FormwrightError]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequest,
-    grpc.StatusCode.NOT_FOUND: errors.NotFound,
-    grpc.StatusCode.ALREADY_EXISTS: errors.AlreadyExists,
-    grpc.StatusCode.FAILED_PRECONDITION: errors.NotAllowed,
-    grpc.StatusCode.UNAVAILABLE: errors.Unavailable,
-    grpc.StatusCode.CANCELLED: errors.Unavailable,  # not by us: the server went away meanwhile
-    grpc.StatusCode.DEADLINE_EXCEEDED: errors.Unavailable,
-}
-AGAIN_S = 0.5  # between two attempts at a server that is away
+AGAIN_S = 0.5  # between two attempts at a server that is away, by those who wait for it
+RETRIES_S = (0.05, 0.1, 0.2, 0.4, 0.8)  # before a request is sent again
 OPTIONS = (("grpc.keepalive_time_ms", 60_000),)
 
 Bounds = Mapping[str, tuple[float | None, float | None]]
@@ -40,8 +32,9 @@ Bounds = Mapping[str, tuple[float | None, float | None]]
 class Client:
     """A connection to a server, `host:port` (none given: `FORMWRIGHT_SERVER`, or this machine).
 
-    Every call has a deadline of `timeout_s`. `watch` and `wait` go on over a server that restarts
-    and give up when it is away for `patience_s`. Safe to use from several threads. Raises what
+    Every call has a deadline of `timeout_s`, and is sent again a few times while the server is
+    away; its effect is there once all the same. `watch` and `wait` go on over a server that
+    restarts and give up when it is away for `patience_s`. Safe to use from several threads. Raises what
     `formwright.service.errors` lists.
     """
 
@@ -55,30 +48,67 @@ class Client:
         self._stub: Any = pb_grpc.SearchServiceStub(self._channel)
 
     def submit(
-        self, spec: SearchSpec, *, request_id: str = "", display_name: str = ""
+        self,
+        spec: SearchSpec,
+        *,
+        request_id: str = "",
+        display_name: str = "",
+        priority: int = 0,
     ) -> SearchRecord:
         """Queues a search. With the same `request_id` the same search comes back, so that a
         request whose answer was lost can be sent again."""
-        request = pb.CreateSearchRequest(
-            spec=convert.to_spec(spec),
-            request_id=request_id or uuid.uuid4().hex,
-            display_name=display_name,
-        )
+        request = _creation(spec, request_id, display_name, priority)
         return convert.from_search(self._call("CreateSearch", request).search)
+
+    def plan(self, spec: SearchSpec) -> Plan:
+        """What the search would do; nothing is made. Raises InvalidRequest as `submit` would."""
+        request = _creation(spec, "", "", 0)
+        request.validate_only = True
+        return convert.from_plan(self._call("CreateSearch", request).plan)
 
     def get(self, id: str) -> SearchRecord:
         request = pb.GetSearchRequest(name=names.search_name(id))
         return convert.from_search(self._call("GetSearch", request).search)
 
-    def searches(self) -> Iterator[SearchRecord]:
-        """All of them, the newest first; pages are fetched as they are needed."""
-        for page in self._pages("ListSearches", pb.ListSearchesRequest()):
+    def searches(self, filter: str = "", order_by: str = "") -> Iterator[SearchRecord]:
+        """All that match, the newest first if no order is given; pages are fetched as they are
+        needed."""
+        request = pb.ListSearchesRequest(filter=filter, order_by=order_by)
+        for page in self._pages("ListSearches", request):
             yield from map(convert.from_search, page.searches)
 
-    def cancel(self, id: str) -> SearchRecord:
+    def update(
+        self, id: str, *, revision: int = 0, request_id: str = "", **changes: Any
+    ) -> SearchRecord:
+        """Changes `display_name`, `priority`, `trials`, `seconds` or `flops`. Raises Stale if the
+        search is not at this `revision` (0: any), NotAllowed if it has ended."""
+        search, paths = convert.to_changes(changes)
+        search.name = names.search_name(id)
+        search.etag = convert.to_etag(revision) if revision else ""
+        request = pb.UpdateSearchRequest(search=search, request_id=request_id or _new_id())
+        request.update_mask.paths.extend(paths)
+        return convert.from_search(self._call("UpdateSearch", request).search)
+
+    def cancel(self, id: str, *, request_id: str = "") -> SearchRecord:
         """Ends a search. Raises NotAllowed if it had ended by itself."""
-        request = pb.CancelSearchRequest(name=names.search_name(id))
-        return convert.from_search(self._call("CancelSearch", request).search)
+        return self._act("Cancel", id, request_id)
+
+    def pause(self, id: str, *, request_id: str = "") -> SearchRecord:
+        """Lets go of the workers until `resume`. Raises NotAllowed if the search has ended."""
+        return self._act("Pause", id, request_id)
+
+    def resume(self, id: str, *, request_id: str = "") -> SearchRecord:
+        """Queues a search that was paused. Raises NotAllowed if it has ended."""
+        return self._act("Resume", id, request_id)
+
+    def delete(self, id: str, *, missing_ok: bool = False, request_id: str = "") -> None:
+        """Removes a search that has ended. Raises NotAllowed if it has not."""
+        request = pb.DeleteSearchRequest(
+            name=names.search_name(id),
+            request_id=request_id or _new_id(),
+            allow_missing=missing_ok,
+        )
+        self._call("DeleteSearch", request)
 
     def watch(self, id: str, after: int = 0) -> Iterator[Event]:
         """Every event after number `after`, each once and in order, until the search has ended."""
@@ -108,13 +138,28 @@ class Client:
             pass
         return self.get(id)
 
-    def trials(self, id: str, states: Sequence[TrialState] = ()) -> Iterator[TrialRecord]:
-        """The trials of a search by number; pages are fetched as they are needed."""
+    def trial(self, id: str, number: int) -> TrialRecord:
+        request = pb.GetTrialRequest(name=names.trial_name(id, number))
+        return convert.from_trial(self._call("GetTrial", request).trial)
+
+    def trials(
+        self, id: str, states: Sequence[TrialState] = (), *, filter: str = "", order_by: str = ""
+    ) -> Iterator[TrialRecord]:
+        """The trials of a search that match, by number if no order is given; pages are fetched as
+        they are needed."""
         request = pb.ListTrialsRequest(
-            search=names.search_name(id), states=[convert.to_trial_state(s) for s in states]
+            search=names.search_name(id),
+            states=[convert.to_trial_state(s) for s in states],
+            filter=filter,
+            order_by=order_by,
         )
         for page in self._pages("ListTrials", request):
             yield from map(convert.from_trial, page.trials)
+
+    def architecture(self, fingerprint: str) -> ArchSpec:
+        request = pb.GetArchitectureRequest(name=names.architecture_name(fingerprint))
+        found = self._call("GetArchitecture", request).architecture
+        return ArchSpec.from_json(found.spec_json)
 
     def best(
         self,
@@ -125,10 +170,12 @@ class Client:
         space: str = "",
         task: str = "",
         machine: str = "",
+        weights: Mapping[str, float] | None = None,
         limit: int = 0,
     ) -> list[TrialRecord]:
         """The Pareto front of one search, or of all that match, the best of the first objective
-        first. `bounds` is metric -> (lowest, highest), None for no bound."""
+        first; with `weights` the best by the weighted sum of these metrics, each scaled to what is
+        compared. `bounds` is metric -> (lowest, highest), None for no bound."""
         if not 0 <= limit < 2**31:
             raise errors.InvalidRequest(f"limit: wanted 0 to 1000, got {limit}", "limit")
         request = pb.QueryBestArchitecturesRequest(
@@ -141,6 +188,7 @@ class Client:
             space=space,
             task=task,
             machine=machine,
+            weights=[pb.Weight(metric=m, weight=w) for m, w in (weights or {}).items()],
             limit=limit,
         )
         answer = self._call("QueryBestArchitectures", request)
@@ -160,6 +208,11 @@ class Client:
     ) -> None:
         self.close()
 
+    def _act(self, what: str, id: str, request_id: str) -> SearchRecord:
+        kind = getattr(pb, f"{what}SearchRequest")
+        request = kind(name=names.search_name(id), request_id=request_id or _new_id())
+        return convert.from_search(self._call(f"{what}Search", request).search)
+
     def _pages(self, method: str, request: Any) -> Iterator[Any]:
         while True:
             page = self._call(method, request)
@@ -169,10 +222,33 @@ class Client:
                 return
 
     def _call(self, method: str, request: Any) -> Any:
-        try:
-            return getattr(self._stub, method)(request, timeout=self._timeout_s)
-        except grpc.RpcError as error:
-            raise _raised(error, self.server) from None
+        """Sends a request again whose answer was lost: those that change something have an id."""
+        until = time.monotonic() + self._timeout_s
+        for pause in (*RETRIES_S, None):
+            try:
+                left = max(0.0, until - time.monotonic())
+                return getattr(self._stub, method)(request, timeout=left)
+            except grpc.RpcError as error:
+                again = _away(error) and pause is not None
+                if not again or time.monotonic() + (pause or 0) > until:
+                    raise _raised(error, self.server) from None
+                time.sleep(pause or 0)
+        raise AssertionError("the last one raises")
+
+
+def _creation(
+    spec: SearchSpec, request_id: str, display_name: str, priority: int
+) -> pb.CreateSearchRequest:
+    return pb.CreateSearchRequest(
+        spec=convert.to_spec(spec),
+        request_id=request_id or _new_id(),
+        display_name=display_name,
+        priority=priority,
+    )
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex
 
 
 def _away(error: Any) -> bool:
@@ -181,9 +257,12 @@ def _away(error: Any) -> bool:
 
 def _raised(error: Any, server: str) -> FormwrightError:
     """The exception that a status stands for."""
-    kind = RAISES.get(error.code(), errors.InternalError)
+    kind, field = raised_by(error)
     if kind is errors.Unavailable:
         why = error.details() or ""
         why = "" if why.startswith("failed to connect") else f" ({why})"
         return kind(f"no answer from {server}{why}; is `formwright serve` running there?")
-    return kind(error.details())
+    made = kind(error.details())
+    if isinstance(made, errors.InvalidRequest):
+        made.field = field
+    return made

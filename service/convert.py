@@ -6,17 +6,20 @@ It must not know the store, and decides nothing but what a message means. Next: 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ..search import ArchSpec, SearchSpec, TrialState
+from ..search import ArchSpec, Plan, SearchSpec, TrialState
 from . import names
 from .errors import InvalidRequest
 from .records import Event, SearchRecord, SearchState, TrialRecord
 from .wire import search_pb2 as pb
+
+BUDGETS = ("trials", "seconds", "flops")  # what a search may spend, which may change
 
 
 def to_spec(spec: SearchSpec) -> pb.SearchSpec:
@@ -41,14 +44,61 @@ def to_search(record: SearchRecord) -> pb.Search:
         spec=to_spec(record.spec),
         state=to_search_state(record.state),
         error=record.error,
-        trial_counts=[
-            pb.TrialCount(state=to_trial_state(state), count=count)
-            for state, count in sorted(record.counts.items())
-        ],
+        trial_counts=_counts(record),
         last_sequence=record.last_sequence,
         create_time=to_time(record.created),
         update_time=to_time(record.updated),
+        priority=record.priority,
+        etag=to_etag(record.revision),
     )
+
+
+def from_etag(etag: str) -> int:
+    """The revision; 0 if none is given. Raises InvalidRequest."""
+    if not etag:
+        return 0
+    if not re.fullmatch(r"r[1-9][0-9]{0,8}", etag, re.ASCII):
+        raise InvalidRequest(f"{etag[:50]!r} is not an etag of a search", "search.etag")
+    return int(etag[1:])
+
+
+def to_etag(revision: int) -> str:
+    return f"r{revision}"
+
+
+def to_changes(changes: Mapping[str, Any]) -> tuple[pb.Search, list[str]]:
+    """A search that has them, and their paths. Raises InvalidRequest for what no search has."""
+    of_spec = {name: value for name, value in changes.items() if name in BUDGETS}
+    own = {name: value for name, value in changes.items() if name not in BUDGETS}
+    try:
+        search = pb.Search(spec=pb.SearchSpec(**of_spec), **own)
+    except (ValueError, TypeError) as error:
+        raise InvalidRequest(str(error)) from None
+    return search, [*own, *(f"spec.{name}" for name in of_spec)]
+
+
+def to_plan(plan: Plan) -> pb.Plan:
+    return pb.Plan(
+        settings=min(plan.settings, 2**63 - 1),
+        samples=[to_architecture(sample) for sample in plan.samples],
+        training_flops=plan.training_flops,
+    )
+
+
+def from_plan(message: pb.Plan) -> Plan:
+    samples = tuple(ArchSpec.from_json(sample.spec_json) for sample in message.samples)
+    return Plan(message.settings, samples, message.training_flops)
+
+
+def to_progress(record: SearchRecord) -> pb.Progress:
+    return pb.Progress(trial_counts=_counts(record), trials=record.spec.trials)
+
+
+def _counts(record: SearchRecord) -> list[pb.TrialCount]:
+    return [
+        pb.TrialCount(state=to_trial_state(state), count=count)
+        for state, count in sorted(record.counts.items())
+    ]
 
 
 def from_search(message: pb.Search) -> SearchRecord:
@@ -62,6 +112,8 @@ def from_search(message: pb.Search) -> SearchRecord:
         last_sequence=message.last_sequence,
         created=from_time(message.create_time),
         updated=from_time(message.update_time),
+        priority=message.priority,
+        revision=from_etag(message.etag) or 1,
     )
 
 
@@ -114,19 +166,25 @@ def to_event(event: Event) -> pb.Event:
     message = pb.Event(sequence=event.sequence, time=to_time(event.time))
     if event.trial is not None:
         message.trial.CopyFrom(to_trial(event.trial, details=False))
+        if event.left is not None:
+            message.front_change.CopyFrom(pb.FrontChange(left_numbers=event.left))
     elif event.state is not None:
         state = to_search_state(event.state)
-        message.state_change.CopyFrom(pb.StateChange(state=state, error=event.error))
+        change = pb.StateChange(state=state, error=event.error, changed=event.changed)
+        message.state_change.CopyFrom(change)
     return message
 
 
 def from_event(message: pb.Event) -> Event:
     time = from_time(message.time)
     if message.WhichOneof("change") == "trial":
-        return Event(message.sequence, time, trial=from_trial(message.trial))
+        joined = message.HasField("front_change")
+        left = tuple(message.front_change.left_numbers) if joined else None
+        return Event(message.sequence, time, trial=from_trial(message.trial), left=left)
     change = message.state_change
     state = from_search_state(change.state)
-    return Event(message.sequence, time, state=state, error=change.error)
+    changed = tuple(change.changed)
+    return Event(message.sequence, time, state=state, error=change.error, changed=changed)
 
 
 def to_search_state(state: SearchState) -> pb.SearchState:

@@ -3,14 +3,17 @@
     FormwrightError
     └── ServiceError
         ├── InvalidRequest       what was asked makes no sense; `field` says where
+        │   └── OutOfRange           it asks for what lies behind the end
         ├── NotFound             no such search or architecture
         ├── AlreadyExists        the request id was used for something else
+        ├── Stale                somebody else has changed it meanwhile
         ├── NotAllowed           the search is in a state that does not permit it
         ├── Unavailable          the server cannot be reached
+        │   └── Stopping             it is about to stop
         ├── InternalError        the server failed; its log has the rest under the id shown
         └── SetupError           the server cannot start: port, database, or its version
 
-It must not know grpc: `servicer.py` holds the table that maps these to status codes.
+It must not know grpc: `status.py` holds the table that maps these to status codes.
 """
 
 from __future__ import annotations
@@ -30,6 +33,10 @@ class InvalidRequest(ServiceError, ValueError):
         self.field = field
 
 
+class OutOfRange(InvalidRequest):
+    """It asks for what lies behind the end."""
+
+
 class NotFound(ServiceError, LookupError):
     """No such search or architecture."""
 
@@ -42,8 +49,16 @@ class NotAllowed(ServiceError):
     """The search is in a state that does not permit it."""
 
 
+class Stale(ServiceError):
+    """It is not what it was when the caller looked: read it again."""
+
+
 class Unavailable(ServiceError, ConnectionError):
     """The server cannot be reached."""
+
+
+class Stopping(Unavailable):
+    """The server is about to stop."""
 
 
 class InternalError(ServiceError):

@@ -9,7 +9,9 @@ import re
 
 from .errors import InvalidRequest
 
-_SEARCH = re.compile(r"searches/([0-9a-z][0-9a-z-]{0,62})")
+_SEARCH = re.compile(r"searches/([0-9a-z][0-9a-z-]{0,62})", re.ASCII)
+_TRIAL = re.compile(r"searches/([0-9a-z][0-9a-z-]{0,62})/trials/([0-9]{1,9})", re.ASCII)
+_ARCHITECTURE = re.compile(r"architectures/(a[0-9]{1,3}:[0-9a-f]{64})", re.ASCII)
 
 
 def search_name(id: str) -> str:
@@ -30,9 +32,28 @@ def search_id(name: str, field: str = "name") -> str:
     >>> search_id("searches/0a1b")
     '0a1b'
     """
-    found = _SEARCH.fullmatch(name)
+    return _read(_SEARCH, name, "a search; wanted searches/{id}", field)[0]
+
+
+def trial_id(name: str, field: str = "name") -> tuple[str, int]:
+    """The search's id and the number in a trial's name. Raises InvalidRequest.
+
+    >>> trial_id("searches/0a1b/trials/7")
+    ('0a1b', 7)
+    """
+    wanted = "a trial; wanted searches/{id}/trials/{number}"
+    id, number = _read(_TRIAL, name, wanted, field)
+    return id, int(number)
+
+
+def fingerprint(name: str, field: str = "name") -> str:
+    """The fingerprint in an architecture's name. Raises InvalidRequest."""
+    wanted = "an architecture; wanted architectures/{fingerprint}"
+    return _read(_ARCHITECTURE, name, wanted, field)[0]
+
+
+def _read(form: re.Pattern[str], name: str, wanted: str, field: str) -> tuple[str, ...]:
+    found = form.fullmatch(name)
     if not found:
-        raise InvalidRequest(
-            f"{name[:100]!r} is not the name of a search; wanted searches/{{id}}", field
-        )
-    return found[1]
+        raise InvalidRequest(f"{name[:100]!r} is not the name of {wanted}", field)
+    return found.groups()

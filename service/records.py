@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 
 
 class SearchState(StrEnum):
-    """Where a search is. PAUSED is reserved."""
+    """Where a search is."""
 
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"
@@ -33,9 +33,15 @@ class SearchState(StrEnum):
 
 # state -> what may come next
 SEARCH_TRANSITIONS: dict[SearchState, frozenset[SearchState]] = {
-    SearchState.QUEUED: frozenset({SearchState.RUNNING, SearchState.CANCELLED}),
+    SearchState.QUEUED: frozenset({SearchState.RUNNING, SearchState.PAUSED, SearchState.CANCELLED}),
     SearchState.RUNNING: frozenset(
-        {SearchState.SUCCEEDED, SearchState.FAILED, SearchState.CANCELLED, SearchState.QUEUED}
+        {
+            SearchState.QUEUED,
+            SearchState.PAUSED,
+            SearchState.SUCCEEDED,
+            SearchState.FAILED,
+            SearchState.CANCELLED,
+        }
     ),
     SearchState.PAUSED: frozenset({SearchState.QUEUED, SearchState.CANCELLED}),
     SearchState.SUCCEEDED: frozenset(),
@@ -44,10 +50,40 @@ SEARCH_TRANSITIONS: dict[SearchState, frozenset[SearchState]] = {
 }
 
 
+class Action(StrEnum):
+    """What a user may ask of a search, named as in a sentence: it cannot be ..."""
+
+    CANCEL = "cancelled"
+    PAUSE = "paused"
+    RESUME = "resumed"
+    UPDATE = "updated"
+    RENAME = "renamed"
+    DELETE = "deleted"
+
+
+_OPEN = (SearchState.QUEUED, SearchState.RUNNING, SearchState.PAUSED)
+_ENDED = (SearchState.SUCCEEDED, SearchState.FAILED, SearchState.CANCELLED)
+
+# action -> state -> the state after it; what is not there is refused. To stay is no change.
+ACTIONS: dict[Action, dict[SearchState, SearchState]] = {
+    Action.CANCEL: dict.fromkeys([*_OPEN, SearchState.CANCELLED], SearchState.CANCELLED),
+    Action.PAUSE: dict.fromkeys(_OPEN, SearchState.PAUSED),
+    Action.RESUME: {
+        SearchState.PAUSED: SearchState.QUEUED,
+        SearchState.QUEUED: SearchState.QUEUED,
+        SearchState.RUNNING: SearchState.RUNNING,
+    },
+    Action.UPDATE: {state: state for state in _OPEN},
+    Action.RENAME: {state: state for state in SearchState},
+    Action.DELETE: {state: state for state in _ENDED},
+}
+
+
 @dataclass(frozen=True)
 class SearchRecord:
     """A search as the store has it. `counts` says how many trials are in which state;
-    `last_sequence` is the number of its newest event. Times are UTC."""
+    `last_sequence` is the number of its newest event, `revision` grows with what users change, and
+    of those that wait the one of the highest `priority` runs next. Times are UTC."""
 
     id: str
     spec: SearchSpec
@@ -58,6 +94,8 @@ class SearchRecord:
     last_sequence: int
     created: datetime
     updated: datetime
+    priority: int = 0
+    revision: int = 1
 
 
 @dataclass(frozen=True)
@@ -86,13 +124,17 @@ class TrialRecord:
 @dataclass(frozen=True)
 class Event:
     """One change of a search, number `sequence` (from 1, without gaps): the search went to `state`
-    (then `trial` is None), or `trial` is what one of its trials became."""
+    (then `trial` is None), or `trial` is what one of its trials became. `left` are the numbers of
+    those that it pushed off the front as it joined; None if it did not join. `changed` are the
+    fields of the search that a user has changed, without a change of state."""
 
     sequence: int
     time: datetime
     state: SearchState | None = None
     error: str = ""
     trial: TrialRecord | None = None
+    left: tuple[int, ...] | None = None
+    changed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,11 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
+import socket
 import sys
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,6 +26,7 @@ from ..search import (
     Measurement,
     Pool,
     PoolError,
+    SearchSpec,
     Trial,
     TrialState,
     drive,
@@ -148,6 +152,9 @@ class _Log:
     def answer(self, architecture: ArchSpec, recipe: str, machine: str) -> Measurement | None:
         return self._log.answer(architecture, recipe, machine)
 
+    def renewed(self, spec: SearchSpec) -> SearchSpec:
+        return self._log.renewed(spec)
+
     def wanted(self) -> bool:
         return not self._stopping.is_set() and self._log.wanted()
 
@@ -159,18 +166,18 @@ def _verdict(trials: list[Trial]) -> tuple[SearchState, str]:
     return SearchState.FAILED, f"none of {len(trials)} trials succeeded{why}"
 
 
-def main() -> int:
-    """The process. Exit code 0 when it was told to end, 3 if it has no workers."""
-    parser = argparse.ArgumentParser()
-    for name in ("--database", "--owner"):
-        parser.add_argument(name, required=True)
-    parser.add_argument("--workers", type=int, required=True)
-    parser.add_argument("--ray")
-    given = parser.parse_args()
-    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
-    store = open_store(given.database)
-    scheduler = Scheduler(store, given.owner, given.workers, given.ray)
-    threading.Thread(target=_follow_parent, args=(scheduler,), daemon=True).start()
+def run_scheduler(
+    database: str, workers: int, ray: str | None, owner: str = "", with_parent: bool = False
+) -> int:
+    """The process, until it is told to end by SIGTERM or SIGINT, or by the end of its standard
+    input `with_parent`. Exit code 0 then, 3 if it has no workers. Raises SetupError."""
+    store = open_store(database)
+    scheduler = Scheduler(store, owner or new_owner(), workers, ray)
+    if with_parent:
+        threading.Thread(target=_follow_parent, args=(scheduler,), daemon=True).start()
+    else:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: scheduler.stopping.set())
     try:
         scheduler.serve()
     except PoolError as error:
@@ -179,6 +186,23 @@ def main() -> int:
     finally:
         store.close()
     return 0
+
+
+def new_owner() -> str:
+    """A name for who runs searches, of this host and of nobody else."""
+    return f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+
+
+def main() -> int:
+    """The process beside a server."""
+    parser = argparse.ArgumentParser()
+    for name in ("--database", "--owner"):
+        parser.add_argument(name, required=True)
+    parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--ray")
+    given = parser.parse_args()
+    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
+    return run_scheduler(given.database, given.workers, given.ray, given.owner, with_parent=True)
 
 
 def _follow_parent(scheduler: Scheduler) -> None:

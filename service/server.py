@@ -1,7 +1,7 @@
 """The server: settings -> port -> store -> servicer, and a scheduler beside it.
 
 It never imports ray: searches run in the scheduler's process, and both meet in the store only.
-Next: `servicer.py` for the methods, `supervisor.py` for the scheduler.
+Next: `host.py` for what it answers, `supervisor.py` for the scheduler.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import logging
 import signal
 import socket
 import sys
@@ -19,20 +18,10 @@ from collections.abc import Callable
 import grpc
 
 from .errors import SetupError
-from .servicer import Servicer
+from .host import Host
 from .settings import Settings
 from .store import open_store
 from .supervisor import Supervisor
-from .wire import search_pb2_grpc as pb_grpc
-
-log = logging.getLogger("formwright.service")
-
-DRAIN_S = 5.0  # how long calls in flight may take once the server stops
-OPTIONS = (
-    ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
-    ("grpc.http2.min_ping_interval_without_data_ms", 20_000),  # watchers may keep alive
-    ("grpc.keepalive_permit_without_calls", 1),
-)
 
 
 async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
@@ -40,13 +29,12 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
 
     Raises SetupError if the port is taken or the database cannot be used; nothing is written then.
     """
-    server = grpc.aio.server(options=OPTIONS)
-    port = _listen(server, settings.host, settings.port)
+    _check_free(settings.host, settings.port)
     store = open_store(settings.database)
-    servicer, supervisor = Servicer(store), Supervisor(settings, store)
-    pb_grpc.add_SearchServiceServicer_to_server(servicer, server)
-    await server.start()
-    supervising = asyncio.ensure_future(supervisor.run())
+    host, supervisor = Host(store), Supervisor(settings, store)
+    port = _listen(host.server, settings.host, settings.port)
+    await host.start()
+    running = asyncio.gather(host.run(), supervisor.run())
     stopping = _on_signals()
     if settings.with_parent:
         _on_end_of_input(stopping)
@@ -54,26 +42,36 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     try:
         await stopping.wait()
     finally:
-        servicer.stop()
         supervisor.stop()
-        await server.stop(DRAIN_S)
-        await supervising
-        servicer.close()
+        await host.stop()
+        await running
         store.close()
 
 
-def _listen(server: grpc.aio.Server, host: str, port: int) -> int:
-    """The port it listens on. Raises SetupError if that cannot be."""
+def _check_free(host: str, port: int) -> None:
+    """Raises SetupError if nobody can listen there. gRPC would say the same later, and log about
+    it; a database must not be touched by a server that cannot serve."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family) as probe:  # gRPC would say the same, and log about it
+        with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from error
+
+
+def _listen(server: grpc.aio.Server, host: str, port: int) -> int:
+    """The port it listens on. Raises SetupError if somebody was faster."""
+    try:
         return server.add_insecure_port(f"{bracketed(host)}:{port}")
-    except (OSError, RuntimeError) as error:
-        taken = getattr(error, "errno", errno.EADDRINUSE) == errno.EADDRINUSE
-        hint = "is another server running there? Try another --port" if taken else "see --host"
-        raise SetupError(f"cannot listen on {host}:{port}: {error}; {hint}") from error
+    except RuntimeError as error:
+        raise _cannot_listen(host, port, error) from error
+
+
+def _cannot_listen(host: str, port: int, error: Exception) -> SetupError:
+    taken = getattr(error, "errno", errno.EADDRINUSE) == errno.EADDRINUSE
+    hint = "is another server running there? Try another --port" if taken else "see --host"
+    return SetupError(f"cannot listen on {host}:{port}: {error}; {hint}")
 
 
 def bracketed(host: str) -> str:

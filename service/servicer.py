@@ -1,6 +1,6 @@
-"""The gRPC methods: each calls its handler in a thread and turns what it raises into a status.
+"""The gRPC methods: each row of the table is served, and what it raises becomes a status.
 
-It must not decide anything: `handlers.py` does. Next: `server.py`.
+It must not decide anything: `rpc/` does. Next: `watch.py`, `status.py`, `server.py`.
 """
 
 from __future__ import annotations
@@ -10,100 +10,100 @@ import logging
 import uuid
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from ..errors import FormwrightError, one_line
-from ..search import Fenced, SpecError
-from . import errors, handlers
+from ..errors import FormwrightError
+from . import names
+from .answers import Answers
+from .errors import InvalidRequest
+from .rpc.methods import METHODS, SERVICE, Method
+from .status import details_of, message_of, row_of
 from .store import Store
+from .watch import Hub
 from .wire import search_pb2 as pb
-from .wire import search_pb2_grpc as pb_grpc
 
 T = TypeVar("T")
 log = logging.getLogger("formwright.service")
 
 THREADS = 8  # transactions at once; more wait
-LONGEST = 1000  # characters of a message; gRPC bounds the trailers of a call
-POLL_S = 0.2  # how old an event may be when a watcher sees it
-
-# exception -> status; the first row that fits
-STATUS: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
-    (SpecError, grpc.StatusCode.INVALID_ARGUMENT),
-    (errors.InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),
-    (errors.NotFound, grpc.StatusCode.NOT_FOUND),
-    (errors.AlreadyExists, grpc.StatusCode.ALREADY_EXISTS),
-    (errors.NotAllowed, grpc.StatusCode.FAILED_PRECONDITION),
-    (Fenced, grpc.StatusCode.ABORTED),
-)
 
 
-class Servicer(pb_grpc.SearchServiceServicer):
+class Servicer:
     """The service over a store. `stop()` ends the watches, so that the server can be drained."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._threads = ThreadPoolExecutor(THREADS, "formwright-store")
-        self._stopping = asyncio.Event()
+        self._answers = Answers()
+        self.hub = Hub(store, self._in_thread)
 
-    async def CreateSearch(self, request: pb.CreateSearchRequest, context: Any) -> Any:
-        return await self._answer(context, handlers.create_search, request)
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """What a server is given. Messages pass as bytes: what is kept encoded is not decoded."""
+        unary = grpc.unary_unary_rpc_method_handler
+        served: dict[str, Any] = {
+            method.name: unary(partial(self._unary, method)) for method in METHODS
+        }
+        served["WatchSearch"] = grpc.unary_stream_rpc_method_handler(self._watch)
+        return grpc.method_handlers_generic_handler(SERVICE, served)
 
-    async def GetSearch(self, request: pb.GetSearchRequest, context: Any) -> Any:
-        return await self._answer(context, handlers.get_search, request)
-
-    async def ListSearches(self, request: pb.ListSearchesRequest, context: Any) -> Any:
-        return await self._answer(context, handlers.list_searches, request)
-
-    async def CancelSearch(self, request: pb.CancelSearchRequest, context: Any) -> Any:
-        return await self._answer(context, handlers.cancel_search, request)
-
-    async def ListTrials(self, request: pb.ListTrialsRequest, context: Any) -> Any:
-        return await self._answer(context, handlers.list_trials, request)
-
-    async def QueryBestArchitectures(
-        self, request: pb.QueryBestArchitecturesRequest, context: Any
-    ) -> Any:
-        return await self._answer(context, handlers.query_best_architectures, request)
-
-    async def WatchSearch(
-        self, request: pb.WatchSearchRequest, context: Any
-    ) -> AsyncIterator[pb.WatchSearchResponse]:
-        after = request.after_sequence
-        while not self._stopping.is_set():
-            message, over = await self._answer(context, handlers.watch_search, request, after)
-            if over:
-                return
-            if message is not None:
-                after = message.last_sequence
-                yield message
-                continue
-            try:
-                await asyncio.wait_for(self._stopping.wait(), POLL_S)
-            except TimeoutError:
-                continue
-        await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping; watch again")
-
-    async def _answer(self, context: Any, handler: Callable[..., T], *given: Any) -> T:
-        loop = asyncio.get_running_loop()
+    async def _unary(self, method: Method, request: bytes, context: Any) -> bytes:
         try:
-            return await loop.run_in_executor(self._threads, handler, self._store, *given)
+            if not method.reads:
+                return await self._in_thread(_answer, method, self._store, request)
+            key, version = (method.name, request), self._store.version()
+            known = self._answers.get(key, version)
+            if known is None:
+                known = await self._in_thread(_answer, method, self._store, request)
+                self._answers.put(key, version, known)
+            return known
         except Exception as error:
-            await self._refuse(context, error)
+            await _refuse(context, error)
 
-    async def _refuse(self, context: Any, error: Exception) -> NoReturn:
-        for kind, code in STATUS:
-            if isinstance(error, kind):
-                await context.abort(code, one_line(str(error), LONGEST))
-        id = uuid.uuid4().hex[:12]
-        log.error("request failed, id %s", id, exc_info=error)
-        what = f"{error} " if isinstance(error, FormwrightError) else ""
-        await context.abort(grpc.StatusCode.INTERNAL, f"internal error: {what}(id {id})")
-        raise AssertionError("abort returned")
+    async def _watch(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
+        try:
+            asked = _decoded(pb.WatchSearchRequest, request)
+            if asked.after_sequence < 0:
+                said = f"after_sequence: {asked.after_sequence} is negative"
+                raise InvalidRequest(said, "after_sequence")
+            id = names.search_id(asked.name)
+            async for message in self.hub.follow(id, asked.after_sequence):
+                yield message
+        except Exception as error:
+            await _refuse(context, error)
+
+    async def _in_thread(self, call: Callable[..., T], *given: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *given)
 
     def stop(self) -> None:
-        self._stopping.set()
+        self.hub.stop()
 
     def close(self) -> None:
         self._threads.shutdown()
+
+
+def _answer(method: Method, store: Store, request: bytes) -> bytes:
+    return method.handler(store, _decoded(method.request, request)).SerializeToString()
+
+
+def _decoded(kind: Any, request: bytes) -> Any:
+    """Raises InvalidRequest for bytes that are no such message."""
+    try:
+        return kind.FromString(request)
+    except DecodeError:
+        raise InvalidRequest(f"these bytes are no {kind.DESCRIPTOR.name}") from None
+
+
+async def _refuse(context: Any, error: Exception) -> NoReturn:
+    if isinstance(error, grpc.aio.AbortError):  # it was said already
+        raise error
+    if row := row_of(error):
+        await context.abort(row.code, message_of(error), details_of(error, row))
+    id = uuid.uuid4().hex[:12]
+    log.error("request failed, id %s", id, exc_info=error)
+    what = f"{error} " if isinstance(error, FormwrightError) else ""
+    await context.abort(grpc.StatusCode.INTERNAL, f"internal error: {what}(id {id})")
+    raise AssertionError("abort returned")

@@ -27,10 +27,11 @@ ONLY = {
     "matplotlib": ("search/show/picture.py", "search/show/panels.py"),
     "sqlalchemy": ("service/store/",),
     "grpc": (
+        "service/client.py",
+        "service/host.py",
         "service/server.py",
         "service/servicer.py",
-        "service/client.py",
-        "service/interceptors.py",
+        "service/status.py",
         "service/wire/",
     ),
     "torch._": ("compiler/torch_compat.py", "compiler/torch_inductor.py"),

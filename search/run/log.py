@@ -15,6 +15,7 @@ from ..errors import Fenced
 from ..front import machine_of
 from ..objective import Measurement
 from ..result import Result
+from ..search_spec import SearchSpec
 from ..spec import ArchSpec
 from ..trial import Trial, follows
 
@@ -32,6 +33,7 @@ class TrialLog(Protocol):
     - `answer(architecture, recipe, machine)` is what a trial of another search has measured for
       this architecture by this `SearchSpec.recipe()` on the machine of this fingerprint, if it
       succeeded and the log knows of it; its details say in `answered` where.
+    - `renewed(spec)` is the spec of the search as it is now: what it may spend may have changed.
     - `wanted()` is False once the search was paused or cancelled; appending then raises Fenced.
     """
 
@@ -42,6 +44,8 @@ class TrialLog(Protocol):
     def events(self) -> list[Trial]: ...
 
     def answer(self, architecture: ArchSpec, recipe: str, machine: str) -> Measurement | None: ...
+
+    def renewed(self, spec: SearchSpec) -> SearchSpec: ...
 
     def wanted(self) -> bool: ...
 
@@ -88,6 +92,9 @@ class MemoryLog:
 
     def answer(self, architecture: ArchSpec, recipe: str, machine: str) -> Measurement | None:
         return self._earlier.get((architecture.fingerprint(), recipe, machine))
+
+    def renewed(self, spec: SearchSpec) -> SearchSpec:
+        return spec
 
     def wanted(self) -> bool:
         return not self._unwanted

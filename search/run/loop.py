@@ -84,6 +84,8 @@ class _Run:
             return True
         with working():  # not while a latency is being measured
             wanted = self._log.wanted()
+            if wanted:
+                self._state.tally.spec = self._log.renewed(self._spec)
         self._asked_at = time.monotonic()
         return wanted
 

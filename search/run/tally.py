@@ -19,8 +19,10 @@ DRIVERS = 10  # lost over one trial with no result between: it may be the one th
 
 
 class Tally:
+    """`spec` may be replaced by one that may spend something else."""
+
     def __init__(self, spec: SearchSpec) -> None:
-        self._spec = spec
+        self.spec = spec
         self._costs: dict[int, tuple[float, float]] = {}
         self._seconds = self._flops = 0.0
         self._free = self._ended = 0
@@ -52,12 +54,12 @@ class Tally:
     def may_propose(self, count: int) -> bool:
         """Whether the budget allows one candidate more than `count`."""
         paid = count - self._free
-        bounded = paid < self._spec.trials and count < FREE * self._spec.trials + 100
+        bounded = paid < self.spec.trials and count < FREE * self.spec.trials + 100
         return bounded and self.may_spend()
 
     def may_spend(self) -> bool:
         """Whether anything more may be evaluated."""
-        spec = self._spec
+        spec = self.spec
         in_time = not spec.seconds or self._seconds < spec.seconds
         return in_time and (not spec.flops or self._flops < spec.flops)
 
@@ -65,7 +67,7 @@ class Tally:
         """What becomes of a running trial whose worker, or whose driver, is no more."""
         orphaned = why == ORPHANED
         before = (self._orphanings if orphaned else self._losses)[trial.number]
-        if before + 1 < (DRIVERS if orphaned else self._spec.attempts):
+        if before + 1 < (DRIVERS if orphaned else self.spec.attempts):
             return trial.again(why)
         return trial.failed(f"given up in attempt {trial.attempt}: {why}")
 

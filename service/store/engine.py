@@ -6,6 +6,7 @@ SQLite file, on one host. It must not know the tables. Next: `migrate.py`, `stor
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -17,10 +18,10 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, Insert, Table, create_engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, OperationalError, SQLAlchemyError
 
 from ...errors import one_line
-from ..errors import InternalError, SetupError
+from ..errors import InternalError, InvalidRequest, SetupError
 
 BUSY_S = 30.0  # how long a transaction waits for another one to end
 _WRITES = "formwright_writes"  # the execution option of connections that are going to write
@@ -40,6 +41,7 @@ class Database:
             threading.Lock() if self.is_sqlite else nullcontext()
         )
         self._closed = False
+        self._watching: sqlite3.Connection | None = None  # writes nothing, so that it sees all
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -74,8 +76,22 @@ class Database:
                     raise
                 time.sleep(0.02)
 
+    def version(self) -> int | None:
+        """Another number after every change that anybody has committed; None where the database
+        cannot say so at once. Only from one thread."""
+        if not self.is_sqlite:
+            return None
+        if self._watching is None:
+            self._watching = sqlite3.connect(
+                self.where, isolation_level=None, check_same_thread=False
+            )
+        version: int = self._watching.execute("PRAGMA data_version").fetchone()[0]
+        return version
+
     def close(self) -> None:
         self._closed = True
+        if self._watching is not None:
+            self._watching.close()
         self._engine.dispose()
 
     @contextmanager
@@ -84,6 +100,9 @@ class Database:
             raise InternalError(f"the store {self.where} is closed")
         try:
             yield
+        except DataError as error:  # a character or a number that it does not keep
+            why = one_line(str(error.orig or error))
+            raise InvalidRequest(f"a value that the database does not take: {why}") from error
         except SQLAlchemyError as error:
             why = one_line(str(getattr(error, "orig", None) or error))
             raise InternalError(f"the database {self.where} failed: {why}") from error
@@ -98,16 +117,17 @@ def clock(connection: Connection) -> datetime:
     return now.astimezone(UTC)
 
 
-def insert_if_new(connection: Connection, table: Table, column: str, row: dict[str, Any]) -> None:
-    """Inserts the row unless there is one with its value of the unique `column`; there is one
-    afterwards. Waits for the end of another transaction that is inserting the same."""
+def insert_if_new(connection: Connection, table: Table, column: str, row: dict[str, Any]) -> bool:
+    """Inserts the row unless there is one with its value of the unique `column`, and says whether;
+    there is one afterwards. Waits for another transaction that is inserting the same to end."""
     name = connection.dialect.name
     statement: Insert = (
         sqlite.insert(table).on_conflict_do_nothing(index_elements=[column])
         if name == "sqlite"
         else postgresql.insert(table).on_conflict_do_nothing(index_elements=[column])
     )
-    connection.execute(statement.values(**row))
+    made = statement.values(**row).returning(table.c[column])
+    return connection.execute(made).first() is not None
 
 
 def lock_schema(connection: Connection) -> None:

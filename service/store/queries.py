@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, select
 
 from ...search import ArchSpec, SearchSpec, Trial, TrialState
 from ..errors import InternalError, NotFound
@@ -20,7 +20,9 @@ from ..records import Event, SearchRecord, SearchState, TrialRecord
 from .schema import architectures, events, metrics, searches, trials
 
 ANSWERS = 256  # trials of one architecture that are looked at
+IN_ONE = 500  # values of an IN
 Condition = ColumnElement[bool]
+Values = dict[tuple[int, int], dict[str, float]]  # search and number -> metric -> value
 T = TypeVar("T")
 log = logging.getLogger("formwright.service")
 architecture = lru_cache(maxsize=4096)(ArchSpec.from_json)  # frozen, and often asked for
@@ -38,17 +40,17 @@ def search_row(connection: Connection, id: str, lock: bool = False) -> Row[Any]:
 
 def search_record(connection: Connection, id: str) -> SearchRecord:
     """Raises NotFound, or InternalError if what is there cannot be read."""
-    row = search_row(connection, id)
-    counts = _counts(connection, [row])
-    return readable(f"search {id}", lambda: _search(row, counts[row.key]))
+    return search_of(search_row(connection, id))
 
 
-def search_records(connection: Connection, rows: Sequence[Row[Any]]) -> list[SearchRecord]:
+def search_of(row: Row[Any]) -> SearchRecord:
+    """Raises InternalError if it cannot be read."""
+    return readable(f"search {row.id}", lambda: _search(row))
+
+
+def search_records(rows: Sequence[Row[Any]]) -> list[SearchRecord]:
     """Those of the rows that can be read; the log tells of the others."""
-    counts = _counts(connection, rows)
-    return _those(
-        rows, lambda row: readable(f"search {row.id}", lambda: _search(row, counts[row.key]))
-    )
+    return _those(rows, search_of)
 
 
 def readable(what: str, make: Callable[[], T]) -> T:
@@ -71,42 +73,21 @@ def _those(rows: Iterable[Row[Any]], make: Callable[[Row[Any]], T]) -> list[T]:
     return made
 
 
-def _counts(
-    connection: Connection, rows: Sequence[Row[Any]]
-) -> Mapping[int, dict[TrialState, int]]:
-    t = trials.c
-    statement = (
-        select(t.search_key, t.state, func.count())
-        .where(t.search_key.in_([row.key for row in rows]))
-        .group_by(t.search_key, t.state)
-    )
-    counts: dict[int, dict[TrialState, int]] = defaultdict(dict)
-    for key, state, count in connection.execute(statement):
-        if state in TrialState.__members__:
-            counts[key][TrialState(state)] = count
-    return counts
-
-
-def _search(row: Row[Any], counts: Mapping[TrialState, int]) -> SearchRecord:
+def _search(row: Row[Any]) -> SearchRecord:
+    counted = {state: getattr(row, state.lower()) for state in TrialState}
     return SearchRecord(
         id=row.id,
         spec=SearchSpec.from_json(row.spec),
         state=SearchState(row.state),
         display_name=row.display_name,
         error=row.error,
-        counts=counts,
+        priority=row.priority,
+        revision=row.revision,
+        counts={state: count for state, count in counted.items() if count},
         last_sequence=row.last_sequence,
         created=row.created,
         updated=row.updated,
     )
-
-
-def newest_searches(connection: Connection, before: int, limit: int) -> list[Row[Any]]:
-    """Rows of searches that came before `before` (0: all), newest first."""
-    statement = select(searches).order_by(searches.c.key.desc()).limit(limit)
-    if before:
-        statement = statement.where(searches.c.key < before)
-    return list(connection.execute(statement))
 
 
 def keys_of(connection: Connection, ids: Collection[str]) -> list[int]:
@@ -118,19 +99,36 @@ def keys_of(connection: Connection, ids: Collection[str]) -> list[int]:
     return list(found.values())
 
 
-def trial_records(
-    connection: Connection, conditions: Iterable[Condition], limit: int | None = None
-) -> list[TrialRecord]:
-    """The trials for which all conditions hold, by search and number. With a limit they must be
-    conditions that leave trials of one search, and a trial that cannot be read raises
-    InternalError; without one it is left out."""
-    rows, values = _trials(connection, list(conditions), limit)
+def trial_records(connection: Connection, conditions: Iterable[Condition]) -> list[TrialRecord]:
+    """The trials for which all conditions hold, by search and number; what cannot be read is left
+    out."""
+    rows, values = _trials(connection, list(conditions))
+    return _those(rows, lambda row: _record(row, values))
 
-    def record(row: Row[Any]) -> TrialRecord:
-        measured = values[row.search_key, row.number]
-        return readable(f"trial {row.search_id}/{row.number}", lambda: _trial(row, measured))
 
-    return _those(rows, record) if limit is None else [record(row) for row in rows]
+def records_of(connection: Connection, rows: Sequence[Row[Any]]) -> list[TrialRecord]:
+    """Of rows of trials, in that order. Raises InternalError for one that cannot be read: a page
+    must not be shorter than it says."""
+    values = _values(connection, [(row.search_key, row.number) for row in rows])
+    return [_record(row, values) for row in rows]
+
+
+def records_at(
+    connection: Connection, places: Sequence[tuple[int, int]]
+) -> dict[tuple[int, int], TrialRecord]:
+    """Those that are there and can be read."""
+    found: dict[tuple[int, int], TrialRecord] = {}
+    for key, numbers in _by_search(places).items():
+        for at in range(0, len(numbers), IN_ONE):
+            some = trials.c.number.in_(numbers[at : at + IN_ONE])
+            for record in trial_records(connection, [trials.c.search_key == key, some]):
+                found[key, record.number] = record
+    return found
+
+
+def _record(row: Row[Any], values: Values) -> TrialRecord:
+    measured = values[row.search_key, row.number]
+    return readable(f"trial {row.search_id}/{row.number}", lambda: _trial(row, measured))
 
 
 def _trial(row: Row[Any], values: Mapping[str, float]) -> TrialRecord:
@@ -152,7 +150,7 @@ def _trial(row: Row[Any], values: Mapping[str, float]) -> TrialRecord:
 
 def trials_of(connection: Connection, key: int, *conditions: Condition) -> list[Trial]:
     """The same as they were appended, for one search. Raises InternalError."""
-    rows, values = _trials(connection, [trials.c.search_key == key, *conditions], None)
+    rows, values = _trials(connection, [trials.c.search_key == key, *conditions])
 
     def trial(row: Row[Any]) -> Trial:
         return Trial(
@@ -184,6 +182,7 @@ def transitions(connection: Connection, key: int) -> list[Trial]:
         if row.sequence == last[row.number]:
             return found
         new = {"rung": 0, "details": {}} | json.loads(row.payload)
+        new.pop("front", None)  # what followed from it
         return replace(found, **new | {"state": TrialState(new["state"])})
 
     return [readable(f"event {row.sequence}", partial(trial, row)) for row in rows]
@@ -237,7 +236,8 @@ def _event(search_id: str, row: Row[Any]) -> Event:
     new = json.loads(row.payload)
     if row.number is None:
         state = SearchState(new["state"])
-        return Event(row.sequence, row.time, state=state, error=new["error"])
+        changed = tuple(new.get("changed", ()))
+        return Event(row.sequence, row.time, state=state, error=new["error"], changed=changed)
     trial = TrialRecord(
         search_id=search_id,
         number=row.number,
@@ -252,23 +252,43 @@ def _event(search_id: str, row: Row[Any]) -> Event:
         created=row.created,
         updated=row.time,
     )
-    return Event(row.sequence, row.time, trial=trial)
+    joined = new.get("front")
+    left = None if joined is None else tuple(joined["left"])
+    return Event(row.sequence, row.time, trial=trial, left=left)
 
 
 def _trials(
-    connection: Connection, conditions: list[Condition], limit: int | None
-) -> tuple[Sequence[Row[Any]], Mapping[tuple[int, int], dict[str, float]]]:
+    connection: Connection, conditions: list[Condition]
+) -> tuple[Sequence[Row[Any]], Values]:
     wanted = select(trials, searches.c.id.label("search_id"), architectures.c.spec)
     wanted = _joined(wanted).join(architectures).where(*conditions)
-    by_number = wanted.order_by(trials.c.search_key, trials.c.number).limit(limit)
-    rows = connection.execute(by_number).all()
-    if limit is not None and rows:
-        conditions = [*conditions, trials.c.number <= rows[-1].number]
+    rows = connection.execute(wanted.order_by(trials.c.search_key, trials.c.number)).all()
     measured = _joined(select(metrics).select_from(metrics.join(trials))).where(*conditions)
-    values: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
-    for key, number, metric, value in connection.execute(measured):
-        values[key, number][metric] = value
-    return rows, values
+    return rows, _told(connection, measured)
+
+
+def _values(connection: Connection, places: Sequence[tuple[int, int]]) -> Values:
+    values: Values = defaultdict(dict)
+    for key, numbers in _by_search(places).items():
+        for at in range(0, len(numbers), IN_ONE):
+            some = metrics.c.number.in_(numbers[at : at + IN_ONE])
+            of = select(metrics).where(metrics.c.search_key == key, some)
+            values.update(_told(connection, of))
+    return values
+
+
+def _told(connection: Connection, statement: Select[Any]) -> Values:
+    values: Values = defaultdict(dict)
+    for row in connection.execute(statement):
+        values[row.search_key, row.number][row.metric] = row.value
+    return values
+
+
+def _by_search(places: Sequence[tuple[int, int]]) -> dict[int, list[int]]:
+    numbers: dict[int, list[int]] = defaultdict(list)
+    for key, number in places:
+        numbers[key].append(number)
+    return numbers
 
 
 def _joined(statement: Select[Any]) -> Select[Any]:

@@ -61,27 +61,50 @@ class Base(DeclarativeBase):
 
 class SearchRow(Base):
     """A search and its lease. `key` is the order in which searches came; `owner` is empty and
-    `lease_expires` NULL while nobody runs it; `epoch` counts the claims."""
+    `lease_expires` NULL while nobody runs it; `epoch` counts the claims, `revision` the changes
+    that users made. `asked` is a digest of what `request_id` asked for. The counts are of its
+    trials, so that nobody has to count them."""
 
     __tablename__ = f"{PREFIX}searches"
 
     key: Mapped[int] = mapped_column(primary_key=True)
     id: Mapped[str] = mapped_column(String(32), unique=True)
     request_id: Mapped[str] = mapped_column(Text, unique=True)
+    asked: Mapped[str] = mapped_column(String(64), server_default="")
     display_name: Mapped[str] = mapped_column(Text)
     spec: Mapped[str] = mapped_column(Text)
     space: Mapped[str] = mapped_column(Text)
     task: Mapped[str] = mapped_column(Text)
+    priority: Mapped[int] = mapped_column(server_default="0")
+    revision: Mapped[int] = mapped_column(server_default="1")
     state: Mapped[str] = mapped_column(String(16))
     error: Mapped[str] = mapped_column(Text)
     owner: Mapped[str] = mapped_column(Text)
     epoch: Mapped[int]
     lease_expires: Mapped[datetime | None] = mapped_column(UtcTime)
     last_sequence: Mapped[int]
+    pending: Mapped[int] = mapped_column(server_default="0")
+    running: Mapped[int] = mapped_column(server_default="0")
+    succeeded: Mapped[int] = mapped_column(server_default="0")
+    pruned: Mapped[int] = mapped_column(server_default="0")
+    failed: Mapped[int] = mapped_column(server_default="0")
     created: Mapped[datetime] = mapped_column(UtcTime)
     updated: Mapped[datetime] = mapped_column(UtcTime)
 
-    __table_args__ = (Index(None, "state", "key"),)
+    __table_args__ = (Index(None, "state", "priority", "key"),)
+
+
+class RequestRow(Base):
+    """A request that has had its effect, by the id that its sender gave it; one that made a search
+    stands with that while it is there. `digest` is of what was asked, `result` the search."""
+
+    __tablename__ = f"{PREFIX}requests"
+
+    id: Mapped[str] = mapped_column(String(100), primary_key=True)
+    method: Mapped[str] = mapped_column(String(32))
+    asked: Mapped[str] = mapped_column(String(64))
+    result: Mapped[str] = mapped_column(String(32))
+    created: Mapped[datetime] = mapped_column(UtcTime)
 
 
 class ArchitectureRow(Base):
@@ -104,6 +127,7 @@ class TrialRow(Base):
     attempt: Mapped[int]
     rung: Mapped[int] = mapped_column(server_default="0")
     fingerprint: Mapped[str] = mapped_column(ForeignKey(ArchitectureRow.fingerprint))
+    machine: Mapped[str] = mapped_column(String(80), server_default="")
     params: Mapped[str] = mapped_column(Text)
     details: Mapped[str] = mapped_column(Text)
     error: Mapped[str] = mapped_column(Text)
@@ -114,18 +138,36 @@ class TrialRow(Base):
 
 
 class MetricRow(Base):
-    """One finite value of one trial; the best of a metric is the end of an index."""
+    """One finite value of one trial, those of a metric side by side; the best of a metric is the
+    end of an index."""
 
     __tablename__ = f"{PREFIX}metrics"
 
     search_key: Mapped[int] = mapped_column(primary_key=True)
-    number: Mapped[int] = mapped_column(primary_key=True)
     metric: Mapped[str] = mapped_column(String(64), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
     value: Mapped[float] = mapped_column(Double)
 
     __table_args__ = (
         ForeignKeyConstraint(["search_key", "number"], [TrialRow.search_key, TrialRow.number]),
         Index(None, "search_key", "metric", "value"),
+        Index(None, "search_key", "number"),
+        {"sqlite_with_rowid": False},
+    )
+
+
+class FrontRow(Base):
+    """A trial on the front of its search, by the search's own objectives: among what one machine
+    has measured where they are of a machine, else `machine` is empty."""
+
+    __tablename__ = f"{PREFIX}front"
+
+    search_key: Mapped[int] = mapped_column(primary_key=True)
+    machine: Mapped[str] = mapped_column(String(80), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+
+    __table_args__ = (
+        ForeignKeyConstraint(["search_key", "number"], [TrialRow.search_key, TrialRow.number]),
     )
 
 
@@ -149,6 +191,8 @@ class EventRow(Base):
 
 searches = cast(Table, SearchRow.__table__)
 architectures = cast(Table, ArchitectureRow.__table__)
+requests = cast(Table, RequestRow.__table__)
 trials = cast(Table, TrialRow.__table__)
+front = cast(Table, FrontRow.__table__)
 metrics = cast(Table, MetricRow.__table__)
 events = cast(Table, EventRow.__table__)

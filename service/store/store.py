@@ -7,21 +7,36 @@ Next: `queries.py`, `writes.py`, `trial_log.py`.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import Connection, and_, or_, select, update
 
 from ...errors import one_line
-from ...search import ArchSpec, SearchSpec, TrialState
-from ..errors import AlreadyExists, InternalError, NotAllowed, NotFound, SetupError
-from ..records import SEARCH_TRANSITIONS, Claim, Event, Page, SearchRecord, SearchState, TrialRecord
+from ...search import ArchSpec, Metric, SearchSpec, TrialState
+from ..errors import AlreadyExists, InternalError, NotAllowed, NotFound, SetupError, Stale
+from ..records import (
+    ACTIONS,
+    Action,
+    Claim,
+    Event,
+    Page,
+    SearchRecord,
+    SearchState,
+    TrialRecord,
+)
 from . import migrate, queries, writes
 from .engine import BUSY_S, Database, clock, insert_if_new, read_url
-from .paging import check_size, make_token, read_token
+from .listing import SEARCHES, TRIALS, Listing
+from .measured import Bound, Place, Scope, Table, kept_front, measured
+from .paging import check_size
+from .requests import digest, is_first, refuse_used
 from .schema import architectures, searches, trials
 from .trial_log import StoreLog
+
+SHOWN = 100  # trials of an architecture
 
 
 def open_store(url_or_path: str, busy_s: float = BUSY_S) -> Store:
@@ -49,10 +64,19 @@ class Store:
     def close(self) -> None:
         self._database.close()
 
+    def version(self) -> int | None:
+        """See `Database.version`."""
+        return self._database.version()
+
+    def ping(self) -> None:
+        """Raises InternalError if the database does not answer."""
+        with self._database.read() as connection:
+            connection.execute(select(1))
+
     # searches
 
     def create_search(
-        self, spec: SearchSpec, request_id: str, display_name: str = ""
+        self, spec: SearchSpec, request_id: str, display_name: str = "", priority: int = 0
     ) -> SearchRecord:
         """A new search, QUEUED; for a request id that was used before, the search it made. Raises
         AlreadyExists if that was another one."""
@@ -62,7 +86,9 @@ class Store:
             row = {
                 "id": id,
                 "request_id": request,
+                "asked": digest((spec.to_json(), display_name, priority)),
                 "display_name": display_name,
+                "priority": priority,
                 "spec": spec.to_json(),
                 "space": spec.space,
                 "task": spec.task,
@@ -74,12 +100,14 @@ class Store:
                 "created": now,
                 "updated": now,
             }
+            if request_id:
+                refuse_used(connection, request_id)
             insert_if_new(connection, searches, "request_id", row)
             same_request = select(searches).where(searches.c.request_id == request)
             made = connection.execute(same_request).one()
             if made.id == id:
                 writes.set_state(connection, made.key, now, SearchState.QUEUED)
-            elif (made.spec, made.display_name) != (row["spec"], display_name):
+            elif made.asked != row["asked"]:
                 raise AlreadyExists(f"request {request_id!r} has made another search, {made.id}")
             return queries.search_record(connection, made.id)
 
@@ -95,27 +123,71 @@ class Store:
             row = queries.search_row(connection, id)
         return row.last_sequence, queries.readable(f"search {id}", lambda: SearchState(row.state))
 
-    def list_searches(self, page_size: int, page_token: str = "") -> Page[SearchRecord]:
-        """Newest first. Raises InvalidRequest."""
-        size, before = check_size(page_size), read_token(page_token, "searches")
-        if before == 0:
-            return Page()
+    def list_searches(
+        self, page_size: int, page_token: str = "", filter: str = "", order_by: str = ""
+    ) -> Page[SearchRecord]:
+        """Newest first, if `order_by` says nothing else. Raises InvalidRequest."""
+        listing = Listing.of(SEARCHES, filter, order_by)
         with self._database.read() as connection:
-            rows = queries.newest_searches(connection, before or 0, size + 1)
-            records = tuple(queries.search_records(connection, rows[:size]))
-        return Page(records, make_token(rows[size - 1].key, "searches") if rows[size:] else "")
+            rows, token = listing.page(connection, [], check_size(page_size), page_token)
+        return Page(tuple(queries.search_records(rows)), token)
 
-    def cancel_search(self, id: str) -> SearchRecord:
-        """Ends a search, and prunes what was open; one that was cancelled already stays as it is.
-        Raises NotFound, or NotAllowed if it has ended otherwise."""
+    def act(self, id: str, action: Action, request_id: str = "") -> SearchRecord:
+        """The search after `action`, by the table `ACTIONS`; once it is CANCELLED what was open is
+        pruned. A request that was sent before changes nothing. Raises NotFound, NotAllowed if it is
+        in a state that refuses, AlreadyExists."""
         with self._database.write() as connection:
+            now = clock(connection)
+            if not is_first(connection, request_id, action.name, (), id, now):
+                return self._seen_before(connection, id, action)
             row = queries.search_row(connection, id, lock=True)
-            state = queries.readable(f"search {id}", lambda: SearchState(row.state))
-            if state is not SearchState.CANCELLED:
-                if SearchState.CANCELLED not in SEARCH_TRANSITIONS[state]:
-                    raise NotAllowed(f"the search {id} is {state} and cannot be cancelled")
-                writes.set_state(connection, row.key, clock(connection), SearchState.CANCELLED)
+            record = queries.search_of(row)
+            after = allowed(record, action)
+            if after is record.state:
+                return record
+            writes.set_state(connection, row.key, now, after)
             return queries.search_record(connection, id)
+
+    def delete_search(self, id: str, request_id: str = "") -> None:
+        """With its trials and events. Raises NotFound, NotAllowed, AlreadyExists."""
+        with self._database.write() as connection:
+            now = clock(connection)
+            if is_first(connection, request_id, Action.DELETE.name, (), id, now):
+                row = queries.search_row(connection, id, lock=True)
+                allowed(queries.search_of(row), Action.DELETE)
+                writes.delete_search(connection, row, now)
+
+    def update_search(
+        self,
+        id: str,
+        changes: Mapping[str, Any],
+        *,
+        revision: int = 0,
+        request_id: str = "",
+    ) -> SearchRecord:
+        """With `changes` of `display_name`, `priority` and what its spec may spend (`BUDGETS`).
+        Raises NotFound, NotAllowed, AlreadyExists; SpecError for a value that cannot be; Stale if
+        it is not at this `revision` (0: any)."""
+        with self._database.write() as connection:
+            now = clock(connection)
+            asked = (sorted(changes.items()), revision)
+            if not is_first(connection, request_id, Action.UPDATE.name, asked, id, now):
+                return self._seen_before(connection, id, Action.UPDATE)
+            row = queries.search_row(connection, id, lock=True)
+            record = queries.search_of(row)
+            if revision not in (0, record.revision):
+                raise Stale(f"the search {id} is at revision {record.revision}, not {revision}")
+            allowed(record, Action.RENAME if set(changes) <= {"display_name"} else Action.UPDATE)
+            writes.update_search(connection, record, row.key, now, changes)
+            return queries.search_record(connection, id)
+
+    @staticmethod
+    def _seen_before(connection: Connection, id: str, action: Action) -> SearchRecord:
+        """What a request that is sent again sees: the search as it is now."""
+        try:
+            return queries.search_record(connection, id)
+        except NotFound:
+            raise NotFound(f"the search {id} was {action.value}, and is deleted now") from None
 
     def events(self, id: str, after: int, limit: int) -> list[Event]:
         """What changed after event number `after` (0: from the beginning), in order; the details of
@@ -132,68 +204,81 @@ class Store:
         page_size: int,
         page_token: str = "",
         states: Collection[TrialState] = (),
+        *,
+        filter: str = "",
+        order_by: str = "",
     ) -> Page[TrialRecord]:
-        """By number; of all states if none is named. Raises NotFound, InvalidRequest."""
-        scope = ("trials", search_id, sorted(set(map(str, states))))
-        size, after = check_size(page_size), read_token(page_token, scope)
+        """By number, if `order_by` says nothing else; of all states if none is named. Raises
+        NotFound, InvalidRequest."""
+        wanted = sorted({state.value for state in states})
+        listing = Listing.of(TRIALS, filter, order_by, search_id, *wanted)
         with self._database.read() as connection:
-            conditions = [trials.c.search_key == queries.search_row(connection, search_id).key]
-            if states:
-                conditions.append(trials.c.state.in_([state.value for state in states]))
-            if after is not None:
-                conditions.append(trials.c.number > after)
-            found = queries.trial_records(connection, conditions, size + 1)
-        more = len(found) > size
-        return Page(tuple(found[:size]), make_token(found[size - 1].number, scope) if more else "")
+            also = [trials.c.search_key == queries.search_row(connection, search_id).key]
+            if wanted:
+                also.append(trials.c.state.in_(wanted))
+            rows, token = listing.page(connection, also, check_size(page_size), page_token)
+            return Page(tuple(queries.records_of(connection, rows)), token)
 
     def get_trial(self, search_id: str, number: int) -> TrialRecord:
         """Raises NotFound."""
         with self._database.read() as connection:
             key = queries.search_row(connection, search_id).key
-            conditions = [trials.c.search_key == key, trials.c.number == number]
-            found = queries.trial_records(connection, conditions)
+            found = queries.records_at(connection, [(key, number)])
         if not found:
             raise NotFound(f"the search {search_id} has no trial {number}")
-        return found[0]
+        return found[key, number]
 
-    def succeeded(
-        self, search_ids: Collection[str] = (), space: str = "", task: str = ""
-    ) -> list[TrialRecord]:
-        """Every trial that succeeded, by search and number: in these searches, or in all if none is
-        named, of this space and this task where one is. Raises NotFound for a search."""
-        conditions = [trials.c.state == TrialState.SUCCEEDED.value]
-        if space:
-            conditions.append(searches.c.space == space)
-        if task:
-            conditions.append(searches.c.task == task)
+    def measured(
+        self, scope: Scope, metrics: Sequence[Metric], bounds: Sequence[Bound] = ()
+    ) -> Table:
+        """The numbers of all trials that succeeded and have them, within bounds. Raises
+        NotFound."""
         with self._database.read() as connection:
-            if search_ids:
-                keys = queries.keys_of(connection, search_ids)
-                conditions.append(trials.c.search_key.in_(keys))
-            return queries.trial_records(connection, conditions)
+            return measured(connection, scope, metrics, bounds)
 
-    def get_architecture(self, fingerprint: str) -> ArchSpec:
-        """Raises NotFound."""
-        a = architectures.c
+    def kept_front(self, search_id: str, machine: str = "") -> tuple[list[Place], int]:
+        """The front of a search by its own objectives, and of how many trials. Raises NotFound, or
+        NotAllowed if there is one for each of several machines and none is named."""
+        with self._database.read() as connection:
+            row = queries.search_row(connection, search_id)
+            return kept_front(connection, row, machine)
+
+    def trials_at(self, places: Sequence[Place]) -> list[TrialRecord]:
+        """In that order; those that are there no longer are left out."""
+        with self._database.read() as connection:
+            found = queries.records_at(connection, [(p.search_key, p.number) for p in places])
+        return [found[p.search_key, p.number] for p in places if (p.search_key, p.number) in found]
+
+    def get_architecture(self, fingerprint: str) -> tuple[ArchSpec, list[tuple[str, int]]]:
+        """And the trials that have had it, the newest first: search and number. Raises
+        NotFound."""
+        a, t, s = architectures.c, trials.c, searches.c
         with self._database.read() as connection:
             known = select(a.spec).where(a.fingerprint == fingerprint)
             text = connection.execute(known).scalar_one_or_none()
-        if text is None:
-            raise NotFound(f"there is no architecture {fingerprint!r}")
-        return queries.architecture(text)
+            if text is None:
+                raise NotFound(f"there is no architecture {fingerprint!r}")
+            had = select(s.id, t.number).select_from(trials.join(searches))
+            newest = had.where(t.fingerprint == fingerprint).order_by(
+                t.search_key.desc(), t.number.desc()
+            )
+            where = [(row.id, row.number) for row in connection.execute(newest.limit(SHOWN))]
+        return queries.architecture(text), where
 
     # claims: who may run a search
 
     def claim(self, owner: str, lease_s: float) -> Claim | None:
-        """The oldest search that waits, or whose runner let its lease end; None if there is none,
-        or if it cannot be read and so has failed. Until the lease ends nobody else gets it."""
+        """Of the searches that wait, or whose runner let its lease end, the one of the highest
+        priority, the oldest of these; None if there is none, or if it cannot be read and so has
+        failed. Until the lease ends nobody else gets it."""
         s = searches.c
         with self._database.write() as connection:
             now = clock(connection)
             left = or_(s.lease_expires.is_(None), s.lease_expires <= now)
             orphaned = and_(s.state == SearchState.RUNNING.value, left)
             waiting = or_(s.state == SearchState.QUEUED.value, orphaned)
-            oldest = select(searches).where(waiting).order_by(s.key).limit(1)
+            first = (s.priority.desc(), s.key)
+            oldest = select(searches).where(waiting).order_by(*first).limit(1)
             row = connection.execute(oldest.with_for_update(skip_locked=True)).one_or_none()
             if row is None:
                 return None
@@ -239,3 +324,15 @@ class Store:
     def log(self, claim: Claim) -> StoreLog:
         """The log of the claimed search."""
         return StoreLog(self._database, claim)
+
+
+def allowed(record: SearchRecord, action: Action) -> SearchState:
+    """The state after the action. Raises NotAllowed."""
+    after = ACTIONS[action].get(record.state)
+    if after is None:
+        may = ", ".join(ACTIONS[action])
+        raise NotAllowed(
+            f"the search {record.id} is {record.state} and cannot be {action.value}; that one can"
+            f" be which is {may}"
+        )
+    return after

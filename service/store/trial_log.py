@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row
@@ -17,7 +18,9 @@ from ...search import (
     ArchSpec,
     Fenced,
     Measurement,
+    SearchSpec,
     Trial,
+    TrialState,
     answered,
     follows,
     machine_of,
@@ -25,8 +28,18 @@ from ...search import (
 )
 from ..records import Claim
 from .engine import Database, clock
-from .queries import measured_before, search_row, transitions, trials_of
+from .fronts import FrontKeeper
+from .queries import measured_before, readable, search_row, transitions, trials_of
 from .writes import add_events, claimed_row, is_current, save_trial
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The newest of every trial by number, and the front, as of an event."""
+
+    newest: dict[int, Trial]
+    fronts: FrontKeeper
+    sequence: int
 
 
 class StoreLog:
@@ -36,7 +49,8 @@ class StoreLog:
         self._database = database
         self._claim = claim
         self._lock = threading.Lock()
-        self._known: tuple[dict[int, Trial], int] = ({}, -1)
+        self._known: _Known | None = None
+        self._spec = (claim.search.spec.to_json(), claim.search.spec)
 
     def append(self, *appended: Trial) -> None:
         """Durable when it returns. Raises Fenced, or ValueError for a value that is not finite;
@@ -54,28 +68,34 @@ class StoreLog:
     def _append(self, appended: Sequence[Trial]) -> None:
         with self._database.write() as connection:
             row = claimed_row(connection, self._claim)
-            newest = self._newest(connection, row)
-            now, changes = clock(connection), []
+            known = self._read(connection, row)
+            newest, fronts = known.newest, known.fronts
+            now, changes, moves = clock(connection), [], []
             for trial in appended:
                 old = newest.get(trial.number)
                 if old is None and trial.number != len(newest):
                     raise Fenced(f"trial {trial.number}: the next one is {len(newest)}")
                 if not follows(trial, old):
                     raise Fenced(refused(trial, old))
-                changes.append(save_trial(connection, row.key, now, trial, old))
+                change = save_trial(connection, row.key, now, trial, old)
                 newest[trial.number] = trial
-            add_events(connection, row.key, now, changes)
-            last = row.last_sequence + len(changes)
-        self._known = newest, last
+                if trial.state is TrialState.SUCCEEDED:
+                    change[1].update(fronts.tell(connection, row.key, trial))
+                changes.append(change)
+                moves.append((old.state.value if old else "", trial.state.value))
+            add_events(connection, row.key, now, changes, moves)
+        self._known = _Known(newest, fronts, row.last_sequence + len(changes))
 
-    def _newest(self, connection: Connection, row: Row[Any]) -> dict[int, Trial]:
-        """By number. What was read or written here is remembered until others write: their event
-        would have moved the sequence."""
-        known = self._known
-        self._known = ({}, -1)  # whatever fails leaves nothing that may be wrong
-        if known[1] == row.last_sequence:
-            return known[0]
-        return {trial.number: trial for trial in trials_of(connection, row.key)}
+    def _read(self, connection: Connection, row: Row[Any]) -> _Known:
+        """What was read or written here is remembered until others write: their event would have
+        moved the sequence."""
+        known, self._known = self._known, None  # whatever fails leaves nothing that may be wrong
+        if known is not None and known.sequence == row.last_sequence:
+            return known
+        newest = {trial.number: trial for trial in trials_of(connection, row.key)}
+        fronts = FrontKeeper(self._claim.search.spec)
+        fronts.read(connection, row.key, newest)
+        return _Known(newest, fronts, row.last_sequence)
 
     def history(self) -> list[Trial]:
         with self._database.read() as connection:
@@ -93,6 +113,13 @@ class StoreLog:
             if spec.recipe() == recipe and machine_of(trial) == machine:
                 return answered(trial, where)
         return None
+
+    def renewed(self, spec: SearchSpec) -> SearchSpec:
+        with self._database.read() as connection:
+            text = search_row(connection, self._claim.search.id).spec
+        if text != self._spec[0]:
+            self._spec = text, readable("the spec", lambda: SearchSpec.from_json(text))
+        return self._spec[1]
 
     def wanted(self) -> bool:
         """Whether the search runs, and by this claim."""

@@ -5,27 +5,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from ...errors import one_line
-from ...search import Fenced, Trial, TrialState
+from ...search import Fenced, SearchSpec, Trial, TrialState, machine_of
 from ..errors import NotFound
-from ..records import SEARCH_TRANSITIONS, Claim, SearchState
+from ..records import SEARCH_TRANSITIONS, Claim, SearchRecord, SearchState
 from .engine import clock, insert_if_new
 from .queries import search_row
-from .schema import architectures, events, metrics, searches, trials
+from .requests import CREATE, record_request
+from .schema import architectures, events, front, metrics, searches, trials
 
-Change = tuple[int | None, Mapping[str, Any]]  # number of a trial or None, and what is new
+Change = tuple[int | None, dict[str, Any]]  # number of a trial or None, and what is new
 
 
-def add_events(connection: Connection, key: int, now: datetime, changes: Sequence[Change]) -> None:
-    """Numbers the changes from where the search's events end; its update time moves too."""
+def add_events(
+    connection: Connection,
+    key: int,
+    now: datetime,
+    changes: Sequence[Change],
+    moves: Iterable[tuple[str, str]] = (),
+) -> None:
+    """Numbers the changes from where the search's events end; its update time moves too, and its
+    counts by `moves`: a trial's state before (empty if it is new) and after."""
     s = searches.c
-    grown = {"last_sequence": s.last_sequence + len(changes), "updated": now}
+    grown: dict[str, Any] = {"last_sequence": s.last_sequence + len(changes), "updated": now}
+    by: Counter[str] = Counter()
+    for before, after in moves:
+        by[after.lower()] += 1
+        by[before.lower()] -= 1
+    grown |= {name: s[name] + more for name, more in by.items() if name and more}
     statement = update(searches).where(s.key == key).values(grown).returning(s.last_sequence)
     last = connection.execute(statement).scalar_one()
     rows = [
@@ -56,6 +70,32 @@ def set_state(
     add_events(connection, key, now, [(None, {"state": state.value, "error": error})])
 
 
+def update_search(
+    connection: Connection,
+    record: SearchRecord,
+    key: int,
+    now: datetime,
+    changes: Mapping[str, Any],
+) -> None:
+    """Raises SpecError for a value that cannot be."""
+    own = {name: changes[name] for name in ("display_name", "priority") if name in changes}
+    spent = {name: value for name, value in changes.items() if name not in own}
+    if spent:
+        own["spec"] = SearchSpec.from_dict(record.spec.to_dict() | spent).to_json()
+    own |= {"revision": record.revision + 1, "updated": now}
+    connection.execute(update(searches).where(searches.c.key == key).values(own))
+    new = {"state": record.state.value, "error": record.error, "changed": sorted(changes)}
+    add_events(connection, key, now, [(None, new)])
+
+
+def delete_search(connection: Connection, row: Row[Any], now: datetime) -> None:
+    """With all that is its own; architectures stay. The request that made it is remembered."""
+    record_request(connection, row.request_id, CREATE, row.asked, row.id, now)
+    for table in (front, events, metrics, trials):
+        connection.execute(delete(table).where(table.c.search_key == row.key))
+    connection.execute(delete(searches).where(searches.c.key == row.key))
+
+
 def save_trial(
     connection: Connection, key: int, now: datetime, trial: Trial, old: Trial | None
 ) -> Change:
@@ -66,6 +106,7 @@ def save_trial(
         "attempt": trial.attempt,
         "rung": trial.rung,
         "error": trial.error,
+        "machine": machine_of(trial),
         "details": json.dumps(dict(trial.details)),
         "updated": now,
     }
@@ -127,13 +168,22 @@ def _prune_open(connection: Connection, key: int, now: datetime, why: str) -> No
     t = trials.c
     still_open = (t.search_key == key) & t.state.in_(["PENDING", "RUNNING"])
     rows = connection.execute(
-        select(t.number, t.attempt, t.rung).where(still_open).order_by(t.number)
+        select(t.number, t.state, t.attempt, t.rung).where(still_open).order_by(t.number)
     ).all()
     if not rows:
         return
+    m = metrics.c
+    values: dict[int, dict[str, float]] = {row.number: {} for row in rows}
+    measured = select(m.number, m.metric, m.value).where(
+        m.search_key == key, m.number.in_(list(values))
+    )
+    for number, metric, value in connection.execute(measured):
+        values[number][metric] = value
     new = {"state": TrialState.PRUNED.value, "error": why}
     connection.execute(update(trials).where(still_open).values(new | {"updated": now}))
     changes: list[Change] = [
-        (row.number, new | {"attempt": row.attempt, "rung": row.rung, "values": {}}) for row in rows
+        (row.number, new | {"attempt": row.attempt, "rung": row.rung, "values": values[row.number]})
+        for row in rows
     ]
-    add_events(connection, key, now, changes)
+    moves = [(row.state, TrialState.PRUNED.value) for row in rows]
+    add_events(connection, key, now, changes, moves)

@@ -1,5 +1,6 @@
 import datetime
 
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -99,7 +100,7 @@ class SearchSpec(_message.Message):
     def __init__(self, space: _Optional[str] = ..., task: _Optional[str] = ..., trials: _Optional[int] = ..., objectives: _Optional[_Iterable[str]] = ..., sampler: _Optional[str] = ..., seed: _Optional[int] = ..., steps: _Optional[int] = ..., batch: _Optional[int] = ..., threads: _Optional[int] = ..., target: _Optional[str] = ..., timeout_s: _Optional[int] = ..., attempts: _Optional[int] = ..., knobs: _Optional[_Iterable[str]] = ..., constraints: _Optional[_Iterable[str]] = ..., baselines: _Optional[_Iterable[str]] = ..., budget: _Optional[str] = ..., rates: _Optional[_Iterable[float]] = ..., pretrain: _Optional[int] = ..., rungs: _Optional[int] = ..., keep: _Optional[int] = ..., audit: _Optional[float] = ..., latency: _Optional[str] = ..., weights: _Optional[str] = ..., seconds: _Optional[int] = ..., flops: _Optional[float] = ..., proxies: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Search(_message.Message):
-    __slots__ = ("name", "display_name", "spec", "state", "error", "trial_counts", "last_sequence", "create_time", "update_time")
+    __slots__ = ("name", "display_name", "spec", "state", "error", "trial_counts", "last_sequence", "create_time", "update_time", "priority", "etag")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
@@ -109,6 +110,8 @@ class Search(_message.Message):
     LAST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
     name: str
     display_name: str
     spec: SearchSpec
@@ -118,7 +121,9 @@ class Search(_message.Message):
     last_sequence: int
     create_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., spec: _Optional[_Union[SearchSpec, _Mapping]] = ..., state: _Optional[_Union[SearchState, str]] = ..., error: _Optional[str] = ..., trial_counts: _Optional[_Iterable[_Union[TrialCount, _Mapping]]] = ..., last_sequence: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    priority: int
+    etag: str
+    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., spec: _Optional[_Union[SearchSpec, _Mapping]] = ..., state: _Optional[_Union[SearchState, str]] = ..., error: _Optional[str] = ..., trial_counts: _Optional[_Iterable[_Union[TrialCount, _Mapping]]] = ..., last_sequence: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., priority: _Optional[int] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class TrialCount(_message.Message):
     __slots__ = ("state", "count")
@@ -176,40 +181,66 @@ class Trial(_message.Message):
     def __init__(self, name: _Optional[str] = ..., number: _Optional[int] = ..., state: _Optional[_Union[TrialState, str]] = ..., attempt: _Optional[int] = ..., architecture: _Optional[_Union[Architecture, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., machine: _Optional[str] = ..., error: _Optional[str] = ..., details_json: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., rung: _Optional[int] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("sequence", "time", "state_change", "trial")
+    __slots__ = ("sequence", "time", "state_change", "trial", "front_change")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     STATE_CHANGE_FIELD_NUMBER: _ClassVar[int]
     TRIAL_FIELD_NUMBER: _ClassVar[int]
+    FRONT_CHANGE_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     time: _timestamp_pb2.Timestamp
     state_change: StateChange
     trial: Trial
-    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., state_change: _Optional[_Union[StateChange, _Mapping]] = ..., trial: _Optional[_Union[Trial, _Mapping]] = ...) -> None: ...
+    front_change: FrontChange
+    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., state_change: _Optional[_Union[StateChange, _Mapping]] = ..., trial: _Optional[_Union[Trial, _Mapping]] = ..., front_change: _Optional[_Union[FrontChange, _Mapping]] = ...) -> None: ...
 
 class StateChange(_message.Message):
-    __slots__ = ("state", "error")
+    __slots__ = ("state", "error", "changed")
     STATE_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
     state: SearchState
     error: str
-    def __init__(self, state: _Optional[_Union[SearchState, str]] = ..., error: _Optional[str] = ...) -> None: ...
+    changed: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, state: _Optional[_Union[SearchState, str]] = ..., error: _Optional[str] = ..., changed: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class FrontChange(_message.Message):
+    __slots__ = ("left_numbers",)
+    LEFT_NUMBERS_FIELD_NUMBER: _ClassVar[int]
+    left_numbers: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, left_numbers: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class CreateSearchRequest(_message.Message):
-    __slots__ = ("spec", "request_id", "display_name")
+    __slots__ = ("spec", "request_id", "display_name", "validate_only", "priority")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     spec: SearchSpec
     request_id: str
     display_name: str
-    def __init__(self, spec: _Optional[_Union[SearchSpec, _Mapping]] = ..., request_id: _Optional[str] = ..., display_name: _Optional[str] = ...) -> None: ...
+    validate_only: bool
+    priority: int
+    def __init__(self, spec: _Optional[_Union[SearchSpec, _Mapping]] = ..., request_id: _Optional[str] = ..., display_name: _Optional[str] = ..., validate_only: bool = ..., priority: _Optional[int] = ...) -> None: ...
 
 class CreateSearchResponse(_message.Message):
-    __slots__ = ("search",)
+    __slots__ = ("search", "plan")
     SEARCH_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
     search: Search
-    def __init__(self, search: _Optional[_Union[Search, _Mapping]] = ...) -> None: ...
+    plan: Plan
+    def __init__(self, search: _Optional[_Union[Search, _Mapping]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ...) -> None: ...
+
+class Plan(_message.Message):
+    __slots__ = ("settings", "samples", "training_flops")
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_FLOPS_FIELD_NUMBER: _ClassVar[int]
+    settings: int
+    samples: _containers.RepeatedCompositeFieldContainer[Architecture]
+    training_flops: float
+    def __init__(self, settings: _Optional[int] = ..., samples: _Optional[_Iterable[_Union[Architecture, _Mapping]]] = ..., training_flops: _Optional[float] = ...) -> None: ...
 
 class GetSearchRequest(_message.Message):
     __slots__ = ("name",)
@@ -224,12 +255,16 @@ class GetSearchResponse(_message.Message):
     def __init__(self, search: _Optional[_Union[Search, _Mapping]] = ...) -> None: ...
 
 class ListSearchesRequest(_message.Message):
-    __slots__ = ("page_size", "page_token")
+    __slots__ = ("page_size", "page_token", "filter", "order_by")
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    ORDER_BY_FIELD_NUMBER: _ClassVar[int]
     page_size: int
     page_token: str
-    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    filter: str
+    order_by: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., filter: _Optional[str] = ..., order_by: _Optional[str] = ...) -> None: ...
 
 class ListSearchesResponse(_message.Message):
     __slots__ = ("searches", "next_page_token")
@@ -239,17 +274,77 @@ class ListSearchesResponse(_message.Message):
     next_page_token: str
     def __init__(self, searches: _Optional[_Iterable[_Union[Search, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
+class UpdateSearchRequest(_message.Message):
+    __slots__ = ("search", "update_mask", "request_id")
+    SEARCH_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_MASK_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    search: Search
+    update_mask: _field_mask_pb2.FieldMask
+    request_id: str
+    def __init__(self, search: _Optional[_Union[Search, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class UpdateSearchResponse(_message.Message):
+    __slots__ = ("search",)
+    SEARCH_FIELD_NUMBER: _ClassVar[int]
+    search: Search
+    def __init__(self, search: _Optional[_Union[Search, _Mapping]] = ...) -> None: ...
+
 class CancelSearchRequest(_message.Message):
-    __slots__ = ("name",)
+    __slots__ = ("name", "request_id")
     NAME_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     name: str
-    def __init__(self, name: _Optional[str] = ...) -> None: ...
+    request_id: str
+    def __init__(self, name: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class CancelSearchResponse(_message.Message):
     __slots__ = ("search",)
     SEARCH_FIELD_NUMBER: _ClassVar[int]
     search: Search
     def __init__(self, search: _Optional[_Union[Search, _Mapping]] = ...) -> None: ...
+
+class PauseSearchRequest(_message.Message):
+    __slots__ = ("name", "request_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    request_id: str
+    def __init__(self, name: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class PauseSearchResponse(_message.Message):
+    __slots__ = ("search",)
+    SEARCH_FIELD_NUMBER: _ClassVar[int]
+    search: Search
+    def __init__(self, search: _Optional[_Union[Search, _Mapping]] = ...) -> None: ...
+
+class ResumeSearchRequest(_message.Message):
+    __slots__ = ("name", "request_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    request_id: str
+    def __init__(self, name: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class ResumeSearchResponse(_message.Message):
+    __slots__ = ("search",)
+    SEARCH_FIELD_NUMBER: _ClassVar[int]
+    search: Search
+    def __init__(self, search: _Optional[_Union[Search, _Mapping]] = ...) -> None: ...
+
+class DeleteSearchRequest(_message.Message):
+    __slots__ = ("name", "request_id", "allow_missing")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_MISSING_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    request_id: str
+    allow_missing: bool
+    def __init__(self, name: _Optional[str] = ..., request_id: _Optional[str] = ..., allow_missing: bool = ...) -> None: ...
+
+class DeleteSearchResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class WatchSearchRequest(_message.Message):
     __slots__ = ("name", "after_sequence")
@@ -260,24 +355,50 @@ class WatchSearchRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., after_sequence: _Optional[int] = ...) -> None: ...
 
 class WatchSearchResponse(_message.Message):
-    __slots__ = ("events", "last_sequence")
+    __slots__ = ("events", "last_sequence", "progress")
     EVENTS_FIELD_NUMBER: _ClassVar[int]
     LAST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
     events: _containers.RepeatedCompositeFieldContainer[Event]
     last_sequence: int
-    def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., last_sequence: _Optional[int] = ...) -> None: ...
+    progress: Progress
+    def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., last_sequence: _Optional[int] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ...) -> None: ...
+
+class Progress(_message.Message):
+    __slots__ = ("trial_counts", "trials")
+    TRIAL_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    TRIALS_FIELD_NUMBER: _ClassVar[int]
+    trial_counts: _containers.RepeatedCompositeFieldContainer[TrialCount]
+    trials: int
+    def __init__(self, trial_counts: _Optional[_Iterable[_Union[TrialCount, _Mapping]]] = ..., trials: _Optional[int] = ...) -> None: ...
+
+class GetTrialRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class GetTrialResponse(_message.Message):
+    __slots__ = ("trial",)
+    TRIAL_FIELD_NUMBER: _ClassVar[int]
+    trial: Trial
+    def __init__(self, trial: _Optional[_Union[Trial, _Mapping]] = ...) -> None: ...
 
 class ListTrialsRequest(_message.Message):
-    __slots__ = ("search", "page_size", "page_token", "states")
+    __slots__ = ("search", "page_size", "page_token", "states", "filter", "order_by")
     SEARCH_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     STATES_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    ORDER_BY_FIELD_NUMBER: _ClassVar[int]
     search: str
     page_size: int
     page_token: str
     states: _containers.RepeatedScalarFieldContainer[TrialState]
-    def __init__(self, search: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., states: _Optional[_Iterable[_Union[TrialState, str]]] = ...) -> None: ...
+    filter: str
+    order_by: str
+    def __init__(self, search: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., states: _Optional[_Iterable[_Union[TrialState, str]]] = ..., filter: _Optional[str] = ..., order_by: _Optional[str] = ...) -> None: ...
 
 class ListTrialsResponse(_message.Message):
     __slots__ = ("trials", "next_page_token")
@@ -298,7 +419,7 @@ class Bound(_message.Message):
     def __init__(self, metric: _Optional[str] = ..., at_least: _Optional[float] = ..., at_most: _Optional[float] = ...) -> None: ...
 
 class QueryBestArchitecturesRequest(_message.Message):
-    __slots__ = ("search", "space", "task", "objectives", "bounds", "limit", "machine")
+    __slots__ = ("search", "space", "task", "objectives", "bounds", "limit", "machine", "weights")
     SEARCH_FIELD_NUMBER: _ClassVar[int]
     SPACE_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
@@ -306,6 +427,7 @@ class QueryBestArchitecturesRequest(_message.Message):
     BOUNDS_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     MACHINE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     search: str
     space: str
     task: str
@@ -313,7 +435,16 @@ class QueryBestArchitecturesRequest(_message.Message):
     bounds: _containers.RepeatedCompositeFieldContainer[Bound]
     limit: int
     machine: str
-    def __init__(self, search: _Optional[str] = ..., space: _Optional[str] = ..., task: _Optional[str] = ..., objectives: _Optional[_Iterable[str]] = ..., bounds: _Optional[_Iterable[_Union[Bound, _Mapping]]] = ..., limit: _Optional[int] = ..., machine: _Optional[str] = ...) -> None: ...
+    weights: _containers.RepeatedCompositeFieldContainer[Weight]
+    def __init__(self, search: _Optional[str] = ..., space: _Optional[str] = ..., task: _Optional[str] = ..., objectives: _Optional[_Iterable[str]] = ..., bounds: _Optional[_Iterable[_Union[Bound, _Mapping]]] = ..., limit: _Optional[int] = ..., machine: _Optional[str] = ..., weights: _Optional[_Iterable[_Union[Weight, _Mapping]]] = ...) -> None: ...
+
+class Weight(_message.Message):
+    __slots__ = ("metric", "weight")
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    metric: str
+    weight: float
+    def __init__(self, metric: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class QueryBestArchitecturesResponse(_message.Message):
     __slots__ = ("trials", "compared")
@@ -322,3 +453,83 @@ class QueryBestArchitecturesResponse(_message.Message):
     trials: _containers.RepeatedCompositeFieldContainer[Trial]
     compared: int
     def __init__(self, trials: _Optional[_Iterable[_Union[Trial, _Mapping]]] = ..., compared: _Optional[int] = ...) -> None: ...
+
+class GetArchitectureRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class GetArchitectureResponse(_message.Message):
+    __slots__ = ("architecture", "trials")
+    ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    TRIALS_FIELD_NUMBER: _ClassVar[int]
+    architecture: Architecture
+    trials: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, architecture: _Optional[_Union[Architecture, _Mapping]] = ..., trials: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ListSpacesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListSpacesResponse(_message.Message):
+    __slots__ = ("spaces",)
+    SPACES_FIELD_NUMBER: _ClassVar[int]
+    spaces: _containers.RepeatedCompositeFieldContainer[Space]
+    def __init__(self, spaces: _Optional[_Iterable[_Union[Space, _Mapping]]] = ...) -> None: ...
+
+class Space(_message.Message):
+    __slots__ = ("name", "knobs", "settings")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KNOBS_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    knobs: _containers.RepeatedCompositeFieldContainer[Knob]
+    settings: int
+    def __init__(self, name: _Optional[str] = ..., knobs: _Optional[_Iterable[_Union[Knob, _Mapping]]] = ..., settings: _Optional[int] = ...) -> None: ...
+
+class Knob(_message.Message):
+    __slots__ = ("name", "choices")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CHOICES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    choices: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., choices: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ListTasksRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListTasksResponse(_message.Message):
+    __slots__ = ("tasks",)
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    tasks: _containers.RepeatedCompositeFieldContainer[Task]
+    def __init__(self, tasks: _Optional[_Iterable[_Union[Task, _Mapping]]] = ...) -> None: ...
+
+class Task(_message.Message):
+    __slots__ = ("name", "summary")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    summary: str
+    def __init__(self, name: _Optional[str] = ..., summary: _Optional[str] = ...) -> None: ...
+
+class ListBlocksRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListBlocksResponse(_message.Message):
+    __slots__ = ("blocks",)
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    blocks: _containers.RepeatedCompositeFieldContainer[Block]
+    def __init__(self, blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ...) -> None: ...
+
+class Block(_message.Message):
+    __slots__ = ("name", "kind", "summary")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    kind: str
+    summary: str
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., summary: _Optional[str] = ...) -> None: ...

@@ -49,15 +49,40 @@ class SearchServiceStub(object):
                 request_serializer=formwright_dot_v1_dot_search__pb2.ListSearchesRequest.SerializeToString,
                 response_deserializer=formwright_dot_v1_dot_search__pb2.ListSearchesResponse.FromString,
                 _registered_method=True)
+        self.UpdateSearch = channel.unary_unary(
+                '/formwright.v1.SearchService/UpdateSearch',
+                request_serializer=formwright_dot_v1_dot_search__pb2.UpdateSearchRequest.SerializeToString,
+                response_deserializer=formwright_dot_v1_dot_search__pb2.UpdateSearchResponse.FromString,
+                _registered_method=True)
         self.CancelSearch = channel.unary_unary(
                 '/formwright.v1.SearchService/CancelSearch',
                 request_serializer=formwright_dot_v1_dot_search__pb2.CancelSearchRequest.SerializeToString,
                 response_deserializer=formwright_dot_v1_dot_search__pb2.CancelSearchResponse.FromString,
                 _registered_method=True)
+        self.PauseSearch = channel.unary_unary(
+                '/formwright.v1.SearchService/PauseSearch',
+                request_serializer=formwright_dot_v1_dot_search__pb2.PauseSearchRequest.SerializeToString,
+                response_deserializer=formwright_dot_v1_dot_search__pb2.PauseSearchResponse.FromString,
+                _registered_method=True)
+        self.ResumeSearch = channel.unary_unary(
+                '/formwright.v1.SearchService/ResumeSearch',
+                request_serializer=formwright_dot_v1_dot_search__pb2.ResumeSearchRequest.SerializeToString,
+                response_deserializer=formwright_dot_v1_dot_search__pb2.ResumeSearchResponse.FromString,
+                _registered_method=True)
+        self.DeleteSearch = channel.unary_unary(
+                '/formwright.v1.SearchService/DeleteSearch',
+                request_serializer=formwright_dot_v1_dot_search__pb2.DeleteSearchRequest.SerializeToString,
+                response_deserializer=formwright_dot_v1_dot_search__pb2.DeleteSearchResponse.FromString,
+                _registered_method=True)
         self.WatchSearch = channel.unary_stream(
                 '/formwright.v1.SearchService/WatchSearch',
                 request_serializer=formwright_dot_v1_dot_search__pb2.WatchSearchRequest.SerializeToString,
                 response_deserializer=formwright_dot_v1_dot_search__pb2.WatchSearchResponse.FromString,
+                _registered_method=True)
+        self.GetTrial = channel.unary_unary(
+                '/formwright.v1.SearchService/GetTrial',
+                request_serializer=formwright_dot_v1_dot_search__pb2.GetTrialRequest.SerializeToString,
+                response_deserializer=formwright_dot_v1_dot_search__pb2.GetTrialResponse.FromString,
                 _registered_method=True)
         self.ListTrials = channel.unary_unary(
                 '/formwright.v1.SearchService/ListTrials',
@@ -69,6 +94,26 @@ class SearchServiceStub(object):
                 request_serializer=formwright_dot_v1_dot_search__pb2.QueryBestArchitecturesRequest.SerializeToString,
                 response_deserializer=formwright_dot_v1_dot_search__pb2.QueryBestArchitecturesResponse.FromString,
                 _registered_method=True)
+        self.GetArchitecture = channel.unary_unary(
+                '/formwright.v1.SearchService/GetArchitecture',
+                request_serializer=formwright_dot_v1_dot_search__pb2.GetArchitectureRequest.SerializeToString,
+                response_deserializer=formwright_dot_v1_dot_search__pb2.GetArchitectureResponse.FromString,
+                _registered_method=True)
+        self.ListSpaces = channel.unary_unary(
+                '/formwright.v1.SearchService/ListSpaces',
+                request_serializer=formwright_dot_v1_dot_search__pb2.ListSpacesRequest.SerializeToString,
+                response_deserializer=formwright_dot_v1_dot_search__pb2.ListSpacesResponse.FromString,
+                _registered_method=True)
+        self.ListTasks = channel.unary_unary(
+                '/formwright.v1.SearchService/ListTasks',
+                request_serializer=formwright_dot_v1_dot_search__pb2.ListTasksRequest.SerializeToString,
+                response_deserializer=formwright_dot_v1_dot_search__pb2.ListTasksResponse.FromString,
+                _registered_method=True)
+        self.ListBlocks = channel.unary_unary(
+                '/formwright.v1.SearchService/ListBlocks',
+                request_serializer=formwright_dot_v1_dot_search__pb2.ListBlocksRequest.SerializeToString,
+                response_deserializer=formwright_dot_v1_dot_search__pb2.ListBlocksResponse.FromString,
+                _registered_method=True)
 
 
 class SearchServiceServicer(object):
@@ -76,7 +121,7 @@ class SearchServiceServicer(object):
 
     def CreateSearch(self, request, context):
         """Queues a search. The same request_id with the same content returns the search it made before.
-        INVALID_ARGUMENT says which field is wrong; ALREADY_EXISTS: the request_id made another search.
+        INVALID_ARGUMENT says which field is wrong.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,7 +135,17 @@ class SearchServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListSearches(self, request, context):
-        """The newest first.
+        """The newest first, if no order is given.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateSearch(self, request, context):
+        """Changes what update_mask names: display_name, priority, and of the spec what may be spent:
+        spec.trials, spec.seconds, spec.flops. A search that runs goes on with it.
+        ABORTED if the search has another etag by now; FAILED_PRECONDITION once it has ended, but for
+        display_name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,24 +159,85 @@ class SearchServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseSearch(self, request, context):
+        """Lets go of the workers until ResumeSearch. What was being trained goes on from its last
+        checkpoint then. FAILED_PRECONDITION if the search has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeSearch(self, request, context):
+        """Queues a search that was paused; one that waits or runs stays as it is. FAILED_PRECONDITION if
+        the search has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSearch(self, request, context):
+        """Removes a search that has ended, with its trials and events; architectures stay.
+        FAILED_PRECONDITION if it has not ended: cancel it first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchSearch(self, request, context):
         """Every event after a sequence number, in order and without gaps, until the search has ended.
-        A client that lost the stream goes on after the last_sequence that it saw.
+        A client that lost the stream goes on after the last_sequence that it saw. A message without
+        events is a bookmark: it says that nothing is new. OUT_OF_RANGE if after_sequence is beyond the
+        newest event.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTrial(self, request, context):
+        """NOT_FOUND if there is no such trial.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTrials(self, request, context):
-        """By number.
+        """By number, if no order is given.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def QueryBestArchitectures(self, request, context):
-        """The Pareto front of what succeeded, within bounds, over one search or many.
-        FAILED_PRECONDITION if latencies of several machines would be compared: name one.
+        """The Pareto front of what succeeded, or the best by weights, within bounds, over one search or
+        many. FAILED_PRECONDITION if latencies of several machines would be compared: name one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetArchitecture(self, request, context):
+        """NOT_FOUND if no trial has had it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSpaces(self, request, context):
+        """What a spec may name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTasks(self, request, context):
+        """What a spec may name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBlocks(self, request, context):
+        """What architectures are made of.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,15 +261,40 @@ def add_SearchServiceServicer_to_server(servicer, server):
                     request_deserializer=formwright_dot_v1_dot_search__pb2.ListSearchesRequest.FromString,
                     response_serializer=formwright_dot_v1_dot_search__pb2.ListSearchesResponse.SerializeToString,
             ),
+            'UpdateSearch': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSearch,
+                    request_deserializer=formwright_dot_v1_dot_search__pb2.UpdateSearchRequest.FromString,
+                    response_serializer=formwright_dot_v1_dot_search__pb2.UpdateSearchResponse.SerializeToString,
+            ),
             'CancelSearch': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelSearch,
                     request_deserializer=formwright_dot_v1_dot_search__pb2.CancelSearchRequest.FromString,
                     response_serializer=formwright_dot_v1_dot_search__pb2.CancelSearchResponse.SerializeToString,
             ),
+            'PauseSearch': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseSearch,
+                    request_deserializer=formwright_dot_v1_dot_search__pb2.PauseSearchRequest.FromString,
+                    response_serializer=formwright_dot_v1_dot_search__pb2.PauseSearchResponse.SerializeToString,
+            ),
+            'ResumeSearch': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeSearch,
+                    request_deserializer=formwright_dot_v1_dot_search__pb2.ResumeSearchRequest.FromString,
+                    response_serializer=formwright_dot_v1_dot_search__pb2.ResumeSearchResponse.SerializeToString,
+            ),
+            'DeleteSearch': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSearch,
+                    request_deserializer=formwright_dot_v1_dot_search__pb2.DeleteSearchRequest.FromString,
+                    response_serializer=formwright_dot_v1_dot_search__pb2.DeleteSearchResponse.SerializeToString,
+            ),
             'WatchSearch': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchSearch,
                     request_deserializer=formwright_dot_v1_dot_search__pb2.WatchSearchRequest.FromString,
                     response_serializer=formwright_dot_v1_dot_search__pb2.WatchSearchResponse.SerializeToString,
+            ),
+            'GetTrial': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTrial,
+                    request_deserializer=formwright_dot_v1_dot_search__pb2.GetTrialRequest.FromString,
+                    response_serializer=formwright_dot_v1_dot_search__pb2.GetTrialResponse.SerializeToString,
             ),
             'ListTrials': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTrials,
@@ -164,6 +305,26 @@ def add_SearchServiceServicer_to_server(servicer, server):
                     servicer.QueryBestArchitectures,
                     request_deserializer=formwright_dot_v1_dot_search__pb2.QueryBestArchitecturesRequest.FromString,
                     response_serializer=formwright_dot_v1_dot_search__pb2.QueryBestArchitecturesResponse.SerializeToString,
+            ),
+            'GetArchitecture': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetArchitecture,
+                    request_deserializer=formwright_dot_v1_dot_search__pb2.GetArchitectureRequest.FromString,
+                    response_serializer=formwright_dot_v1_dot_search__pb2.GetArchitectureResponse.SerializeToString,
+            ),
+            'ListSpaces': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSpaces,
+                    request_deserializer=formwright_dot_v1_dot_search__pb2.ListSpacesRequest.FromString,
+                    response_serializer=formwright_dot_v1_dot_search__pb2.ListSpacesResponse.SerializeToString,
+            ),
+            'ListTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTasks,
+                    request_deserializer=formwright_dot_v1_dot_search__pb2.ListTasksRequest.FromString,
+                    response_serializer=formwright_dot_v1_dot_search__pb2.ListTasksResponse.SerializeToString,
+            ),
+            'ListBlocks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBlocks,
+                    request_deserializer=formwright_dot_v1_dot_search__pb2.ListBlocksRequest.FromString,
+                    response_serializer=formwright_dot_v1_dot_search__pb2.ListBlocksResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -258,6 +419,33 @@ class SearchService(object):
             _registered_method=True)
 
     @staticmethod
+    def UpdateSearch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/formwright.v1.SearchService/UpdateSearch',
+            formwright_dot_v1_dot_search__pb2.UpdateSearchRequest.SerializeToString,
+            formwright_dot_v1_dot_search__pb2.UpdateSearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CancelSearch(request,
             target,
             options=(),
@@ -285,6 +473,87 @@ class SearchService(object):
             _registered_method=True)
 
     @staticmethod
+    def PauseSearch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/formwright.v1.SearchService/PauseSearch',
+            formwright_dot_v1_dot_search__pb2.PauseSearchRequest.SerializeToString,
+            formwright_dot_v1_dot_search__pb2.PauseSearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeSearch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/formwright.v1.SearchService/ResumeSearch',
+            formwright_dot_v1_dot_search__pb2.ResumeSearchRequest.SerializeToString,
+            formwright_dot_v1_dot_search__pb2.ResumeSearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSearch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/formwright.v1.SearchService/DeleteSearch',
+            formwright_dot_v1_dot_search__pb2.DeleteSearchRequest.SerializeToString,
+            formwright_dot_v1_dot_search__pb2.DeleteSearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def WatchSearch(request,
             target,
             options=(),
@@ -301,6 +570,33 @@ class SearchService(object):
             '/formwright.v1.SearchService/WatchSearch',
             formwright_dot_v1_dot_search__pb2.WatchSearchRequest.SerializeToString,
             formwright_dot_v1_dot_search__pb2.WatchSearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTrial(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/formwright.v1.SearchService/GetTrial',
+            formwright_dot_v1_dot_search__pb2.GetTrialRequest.SerializeToString,
+            formwright_dot_v1_dot_search__pb2.GetTrialResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -355,6 +651,114 @@ class SearchService(object):
             '/formwright.v1.SearchService/QueryBestArchitectures',
             formwright_dot_v1_dot_search__pb2.QueryBestArchitecturesRequest.SerializeToString,
             formwright_dot_v1_dot_search__pb2.QueryBestArchitecturesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetArchitecture(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/formwright.v1.SearchService/GetArchitecture',
+            formwright_dot_v1_dot_search__pb2.GetArchitectureRequest.SerializeToString,
+            formwright_dot_v1_dot_search__pb2.GetArchitectureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSpaces(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/formwright.v1.SearchService/ListSpaces',
+            formwright_dot_v1_dot_search__pb2.ListSpacesRequest.SerializeToString,
+            formwright_dot_v1_dot_search__pb2.ListSpacesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/formwright.v1.SearchService/ListTasks',
+            formwright_dot_v1_dot_search__pb2.ListTasksRequest.SerializeToString,
+            formwright_dot_v1_dot_search__pb2.ListTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBlocks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/formwright.v1.SearchService/ListBlocks',
+            formwright_dot_v1_dot_search__pb2.ListBlocksRequest.SerializeToString,
+            formwright_dot_v1_dot_search__pb2.ListBlocksResponse.FromString,
             options,
             channel_credentials,
             insecure,

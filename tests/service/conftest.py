@@ -6,6 +6,8 @@ from formwright.search import SearchSpec
 from formwright.service import Client, local_server
 from formwright.service.store import open_store
 
+from .postgres import cluster
+
 # what a trial may cost in a test: no code is generated, hardly anything is learnt
 SMALL = SearchSpec(trials=3, steps=3, target="eager", batch=32)
 
@@ -16,8 +18,30 @@ def path(tmp_path):
     return tmp_path / "store.db"
 
 
+@pytest.fixture(scope="session")
+def postgresql():
+    """Makes databases in a PostgreSQL that is the tests' own."""
+    with cluster() as database:
+        yield database
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, path):
+    """Of a new database, of either kind."""
+    return str(path) if request.param == "sqlite" else request.getfixturevalue("postgresql")()
+
+
 @pytest.fixture
-def store(path):
+def store(url):
+    """New, of either kind."""
+    store = open_store(url)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def file_store(path):
+    """A new one in a SQLite file, for tests that look into it."""
     store = open_store(str(path))
     yield store
     store.close()

@@ -39,20 +39,20 @@ def test_submit_watch_trials_and_best(server):
 
     watched = run("watch", "--server", server, id)
     assert watched.stdout.splitlines() == lines
-    rows = run("trials", "--server", server, id, "--json").stdout.splitlines()
+    rows = run("trials", "--server", server, id, "-o", "json").stdout.splitlines()
     trials = [json.loads(row) for row in rows]
     assert [trial["number"] for trial in trials] == [0, 1]
     assert f"search {id}, succeeded" in run("trials", "--server", server, id).stdout
 
     best = [
         json.loads(row)
-        for row in run("best", "--server", server, "--json").stdout.split("\n")
+        for row in run("best", "--server", server, "-o", "json").stdout.split("\n")
         if row
     ]
     assert {row["fingerprint"] for row in best} <= {trial["fingerprint"] for trial in trials}
     least = min(trial["metrics"]["params"] for trial in trials)
     bound = f"params={least}"
-    few = run("best", "--server", server, id, "--at-most", bound, "--json").stdout.splitlines()
+    few = run("best", "--server", server, id, "--at-most", bound, "-o", "json").stdout.splitlines()
     assert [json.loads(row)["metrics"]["params"] for row in few] == [least]
     assert "best architectures" in run("best", "--server", server, "--all").stdout
 
@@ -61,7 +61,9 @@ def test_a_part_of_a_space(server):
     knobs = ["--knobs", "width=16", "depth=1", "mixer0=pool|conv"]
     done = run("submit", "--server", server, *SMALL, *knobs, "--watch")
     assert done.returncode == 0, done.stderr
-    rows = run("trials", "--server", server, done.stdout.split()[0], "--json").stdout.splitlines()
+    rows = run(
+        "trials", "--server", server, done.stdout.split()[0], "-o", "json"
+    ).stdout.splitlines()
     assert len(rows) == 2
     for row in rows:
         assert json.loads(row)["architecture"]["width"] == 16
@@ -75,7 +77,7 @@ def test_a_spec_from_a_file_with_a_change(server, tmp_path):
     id = submitted.stdout.strip()
 
     assert run("watch", "--server", server, id).returncode == 0
-    assert len(run("trials", "--server", server, id, "--json").stdout.splitlines()) == 1
+    assert len(run("trials", "--server", server, id, "-o", "json").stdout.splitlines()) == 1
 
 
 def test_searches_are_listed(server):

@@ -10,7 +10,6 @@ import pytest
 from alembic.autogenerate import compare_metadata
 
 from formwright.search import SearchSpec
-from formwright.search.testing import a_trial
 from formwright.service.errors import SetupError
 from formwright.service.store import migrate, open_store
 from formwright.service.store.engine import Database, read_url
@@ -20,7 +19,9 @@ TABLES = {
     "formwright_alembic_version",
     "formwright_architectures",
     "formwright_events",
+    "formwright_front",
     "formwright_metrics",
+    "formwright_requests",
     "formwright_searches",
     "formwright_trials",
 }
@@ -59,7 +60,7 @@ def test_a_new_database_has_the_tables(path):
     make(path)
 
     assert tables(path) == TABLES
-    assert sql(path, "SELECT version_num FROM formwright_alembic_version") == [("0002",)]
+    assert sql(path, "SELECT version_num FROM formwright_alembic_version") == [("0003",)]
     assert sql(path, "PRAGMA journal_mode") == [("wal",)]
 
 
@@ -91,30 +92,6 @@ def test_opening_again_changes_nothing(path):
 
     assert sql(path, "SELECT sql FROM sqlite_master") == before
     assert sql(path, "SELECT count(*) FROM formwright_searches") == [(1,)]
-
-
-def test_a_database_of_the_first_release_is_brought_up_to_date(path):
-    store = open_store(str(path))
-    store.create_search(SearchSpec(), "r")
-    store.log(store.claim("a", 60)).append(a_trial(), a_trial().started())
-    store.release("a")
-    store.close()
-    sql(
-        path,
-        "DROP INDEX ix_formwright_trials_fingerprint_state",
-        "ALTER TABLE formwright_trials DROP COLUMN rung",
-        "UPDATE formwright_alembic_version SET version_num = '0001'",
-        """UPDATE formwright_events SET payload = replace(payload, '"rung": 0, ', '')""",
-    )
-    store = open_store(str(path))
-    (search,) = store.list_searches(10).items
-    log = store.log(store.claim("b", 60))
-
-    assert differences(path) == []
-    assert log.history() == [a_trial().started()]
-    assert log.events() == [a_trial(), a_trial().started()]
-    assert [event.trial.rung for event in store.events(search.id, 0, 99) if event.trial] == [0, 0]
-    store.close()
 
 
 def test_a_newer_database_is_refused_and_not_touched(path):

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from formwright.search import Measurement, SearchSpec, TrialState
+from formwright.search import METRICS, Measurement, SearchSpec, TrialState
 from formwright.search.testing import DETAILS, a_measurement, a_trial, an_architecture
 from formwright.service.errors import (
     AlreadyExists,
@@ -15,8 +15,10 @@ from formwright.service.errors import (
     NotAllowed,
     NotFound,
 )
-from formwright.service.records import SearchState
+from formwright.service.records import Action, SearchState
+from formwright.service.store.measured import Scope
 
+METRIC = [METRICS["quality"]]
 SPEC = SearchSpec(trials=7, seed=2**63 - 1, objectives=("latency_ms", "quality"))
 
 
@@ -59,7 +61,7 @@ def test_a_request_makes_one_search(store):
     made = store.create_search(SPEC, "r1", "x")
 
     assert store.create_search(SPEC, "r1", "x") == made
-    cancelled = store.cancel_search(made.id)
+    cancelled = store.act(made.id, Action.CANCEL)
     assert store.create_search(SPEC, "r1", "x") == cancelled
     for spec, name in ((SPEC, "y"), (SearchSpec(), "x")):
         with pytest.raises(AlreadyExists, match="'r1' has made another search"):
@@ -131,12 +133,12 @@ def test_what_is_not_there(store):
     search = store.create_search(SPEC, "").id
     for ask in (
         lambda: store.get_search("0" * 32),
-        lambda: store.cancel_search("0" * 32),
+        lambda: store.act("0" * 32, Action.CANCEL),
         lambda: store.events("0" * 32, 0, 1),
         lambda: store.list_trials("0" * 32, 1),
         lambda: store.get_trial("0" * 32, 0),
         lambda: store.get_trial(search, 0),
-        lambda: store.succeeded(["0" * 32]),
+        lambda: store.measured(Scope("0" * 32), METRIC),
         lambda: store.get_architecture("a1:0"),
     ):
         with pytest.raises(NotFound, match=r"^(there is no|the search .* has no) "):
@@ -158,7 +160,8 @@ def test_a_trial_as_it_is_kept(store):
     assert done.created < done.updated
     assert (failed.state, failed.error) == (TrialState.FAILED, "it diverged")
     assert (failed.values, failed.details) == ({}, {})
-    assert store.get_architecture(done.fingerprint) == an_architecture(0)
+    known = (an_architecture(0), [(search, 0)])
+    assert store.get_architecture(done.fingerprint) == known
     assert store.list_trials(search, 10).items == (done, failed)
 
 
@@ -212,20 +215,23 @@ def test_what_succeeded_across_searches(store):
     one = run(store, ends).search.id
     two = run(store, ends, SearchSpec(space="other", task="stars")).search.id
 
-    def found(**filters):
-        return [(trial.search_id, trial.number) for trial in store.succeeded(**filters)]
+    def found(*bounds, **scope):
+        table = store.measured(Scope(**scope), METRIC, bounds)
+        read = store.trials_at(table.places)
+        assert [trial.values["quality"] for trial in read] == table.values[:, 0].tolist()
+        return [(trial.search_id, trial.number) for trial in read]
 
     assert found() == [(one, 0), (one, 2), (two, 0), (two, 2)]
-    assert found(search_ids=[two]) == found(space="other") == found(task="stars")
-    assert found(search_ids=[one, two], space="other") == [(two, 0), (two, 2)]
-    assert found(search_ids=[one], space="other") == found(task="none") == []
-    assert [trial.values["quality"] for trial in store.succeeded()] == [0.0, 0.2, 0.0, 0.2]
-    assert store.succeeded([one])[1] == store.get_trial(one, 2)
+    assert found(search=two) == found(space="other") == found(task="stars") == [(two, 0), (two, 2)]
+    assert found(search=one, space="other") == found(task="none") == found(machine="m1:xy") == []
+    assert found(("quality", 0.1, None)) == [(one, 2), (two, 2)]
+    assert found(("quality", None, 0.0), search=one, machine="m1:ab") == [(one, 0)]
+    assert found(("params", 0.0, 0.0)) == []
 
 
-def test_values_are_numbers_in_their_own_table(store, path):
-    claim = run(store, [TrialState.RUNNING])
-    store.log(claim).append(a_trial().started().succeeded(Measurement({"params": 2**50})))
+def test_values_are_numbers_in_their_own_table(file_store, path):
+    claim = run(file_store, [TrialState.RUNNING])
+    file_store.log(claim).append(a_trial().started().succeeded(Measurement({"params": 2**50})))
     raw = sqlite3.connect(path)
     rows = raw.execute("SELECT metric, value, typeof(value) FROM formwright_metrics").fetchall()
     raw.close()
@@ -233,8 +239,8 @@ def test_values_are_numbers_in_their_own_table(store, path):
     assert rows == [("params", float(2**50), "real")]
 
 
-def test_the_best_of_a_metric_is_the_end_of_an_index(store, path):
-    run(store, [TrialState.SUCCEEDED] * 3)
+def test_the_best_of_a_metric_is_the_end_of_an_index(file_store, path):
+    run(file_store, [TrialState.SUCCEEDED] * 3)
     raw = sqlite3.connect(path)
     plan = raw.execute(
         "EXPLAIN QUERY PLAN SELECT number FROM formwright_metrics WHERE search_key = 1"
@@ -253,7 +259,7 @@ def test_cancelling_prunes_what_is_open(store):
     ends = [TrialState.SUCCEEDED, TrialState.PENDING, TrialState.RUNNING, TrialState.FAILED]
     search = run(store, ends).search.id
     last = store.get_search(search).last_sequence
-    cancelled = store.cancel_search(search)
+    cancelled = store.act(search, Action.CANCEL)
     events = store.events(search, last, 10)
 
     assert cancelled.state is SearchState.CANCELLED
@@ -267,13 +273,13 @@ def test_cancelling_prunes_what_is_open(store):
     assert {event.trial.error for event in events[:2]} == {"the search was cancelled"}
     assert [event.state for event in events[2:]] == [SearchState.CANCELLED]
     assert [event.sequence for event in events] == [last + 1, last + 2, last + 3]
-    assert store.cancel_search(search) == cancelled
+    assert store.act(search, Action.CANCEL) == cancelled
 
 
 def test_a_queued_search_can_be_cancelled_and_is_not_claimed(store):
     search = store.create_search(SPEC, "").id
 
-    assert store.cancel_search(search).state is SearchState.CANCELLED
+    assert store.act(search, Action.CANCEL).state is SearchState.CANCELLED
     assert store.claim("a", 60) is None
 
 
@@ -282,4 +288,4 @@ def test_what_has_ended_cannot_be_cancelled(store, end):
     claim = run(store, [])
     store.finish(claim, end)
     with pytest.raises(NotAllowed, match=f"is {end} and cannot be cancelled"):
-        store.cancel_search(claim.search.id)
+        store.act(claim.search.id, Action.CANCEL)

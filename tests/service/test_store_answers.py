@@ -70,15 +70,15 @@ def test_another_machine_is_measured(store):
     assert pool.count == SPEC.trials
 
 
-def test_a_trial_that_cannot_be_read_is_no_answer(store, tmp_path):
+def test_a_trial_that_cannot_be_read_is_no_answer(file_store, tmp_path):
     import sqlite3
 
-    run(store, SPEC, Counting())
+    run(file_store, SPEC, Counting())
     raw = sqlite3.connect(tmp_path / "store.db")
     raw.execute("UPDATE formwright_searches SET spec = '{}x'")
     raw.commit()
     raw.close()
     pool = Counting()
-    run(store, SPEC, pool)
+    run(file_store, SPEC, pool)
 
     assert pool.count == SPEC.trials

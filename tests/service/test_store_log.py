@@ -5,12 +5,15 @@ import math
 import signal
 import subprocess
 import sys
+import time
+from dataclasses import replace
 
 import pytest
 
-from formwright.search import Fenced, Measurement, SearchSpec
+from formwright.search import Fenced, Measurement, SearchSpec, drive
+from formwright.search.run.pool import SerialPool
 from formwright.search.testing import LogContract, a_trial
-from formwright.service.records import SearchState
+from formwright.service.records import Action, SearchState
 from formwright.service.store import open_store
 
 
@@ -39,14 +42,14 @@ class TestStoreLog(LogContract):
         return log
 
     def cancel(self, log):
-        self.store.cancel_search(self.searches[id(log)])
+        self.store.act(self.searches[id(log)], Action.CANCEL)
 
 
-def test_another_store_on_the_file_reads_the_same(store, claim, tmp_path):
+def test_another_store_on_it_reads_the_same(store, claim, url):
     log = store.log(claim)
     for number in range(3):
         log.append(a_trial(number))
-    other = open_store(str(tmp_path / "store.db"))
+    other = open_store(url)
 
     assert other.log(claim).history() == log.history()
     other.close()
@@ -100,6 +103,8 @@ def test_a_finished_search_takes_nothing(store, claim):
 
 APPENDS = """
 import sys
+import time
+from dataclasses import replace
 from formwright.search.testing import a_trial
 from formwright.search import SearchSpec
 from formwright.service.store import open_store
@@ -135,3 +140,30 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path):
     assert [trial.number for trial in trials] == list(range(len(trials)))
     assert [event.sequence for event in events] == list(range(1, len(trials) + 3))
     assert search.last_sequence == len(events)
+
+
+def test_what_may_be_spent_is_as_it_is_now(store):
+    spec = SearchSpec(trials=3)
+    made = store.create_search(spec, "")
+    log = store.log(store.claim("me", 60))
+    assert log.renewed(spec) == spec
+    store.update_search(made.id, {"trials": 5, "flops": 1e9, "priority": 2})
+    assert log.renewed(spec) == replace(spec, trials=5, flops=1e9)
+
+
+@pytest.mark.parametrize(("before", "after", "made"), [(4, 7, {7}), (20, 2, {3, 4, 5})])
+def test_a_search_goes_on_with_another_budget(store, before, after, made):
+    """It is changed while one of the first trials is evaluated; what was proposed is tried."""
+    spec = SearchSpec(trials=before, sampler="random", target="eager")
+    search = store.create_search(spec, "")
+    log = store.log(store.claim("me", 60))
+
+    def evaluate(evaluation):
+        if len(log.history()) == 3:
+            store.update_search(search.id, {"trials": after})
+            time.sleep(0.3)  # it is looked at now and then
+        number = int(evaluation.architecture.fingerprint()[3:11], 16)
+        return Measurement({"quality": number % 7 / 7, "latency_ms": number % 5, "params": 1.0})
+
+    drive(spec, SerialPool(evaluate), log)
+    assert len(log.history()) in made

@@ -1,0 +1,49 @@
+"""`Answers`: encoded answers to requests that only read, for as long as the database is the same.
+
+Whether it is the same is asked of the database itself, in microseconds and without a transaction
+(`Database.version`), so that what other processes write is seen at once. Where the database cannot
+say, nothing is kept. It must not know what the bytes mean. Next: `servicer.py`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+MOST_BYTES = 32 << 20
+LARGEST = 1 << 20  # one that is larger is not kept
+
+Key = tuple[str, bytes]
+
+
+class Answers:
+    """By method and encoded request, the latest used ones. Not thread safe."""
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self._kept: OrderedDict[Key, bytes] = OrderedDict()
+        self._version: int | None = None
+        self._bytes, self._most = 0, most_bytes
+
+    def get(self, key: Key, version: int | None) -> bytes | None:
+        """The answer as of this version, if it is kept."""
+        if version is None or version != self._version:
+            return None
+        found = self._kept.get(key)
+        if found is not None:
+            self._kept.move_to_end(key)
+        return found
+
+    def put(self, key: Key, version: int | None, answer: bytes) -> None:
+        """`version` is from before the answer was read. One that is out of date is not kept."""
+        if version is None or len(answer) > LARGEST:
+            return
+        if version != self._version:
+            if self._version is not None and version < self._version:
+                return
+            self._kept.clear()
+            self._version, self._bytes = version, 0
+        before = self._kept.pop(key, b"")
+        self._kept[key] = answer
+        self._bytes += len(answer) - len(before)
+        while self._bytes > self._most:
+            _, gone = self._kept.popitem(last=False)
+            self._bytes -= len(gone)

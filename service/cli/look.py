@@ -1,0 +1,137 @@
+"""`formwright searches | show | watch | best | pareto | trials`: what there is, and what is best.
+
+Next: `output.py`, `../show.py` for the looks.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+
+from ...search import SearchSpec
+from ..client import Client
+from ..errors import InvalidRequest
+from ..show import front_table, plot, searches_table, trials_table
+from .common import followed, parser, run, search_of
+from .output import add_format, search_row, show, trial_row
+
+
+def searches(arguments: list[str]) -> int:
+    made = parser("searches", "All searches, the newest first.")
+    _add_filter(made, "state = RUNNING AND space = metaformer", "priority desc")
+    add_format(made)
+    return run(made, arguments, _searches)
+
+
+def watch(arguments: list[str]) -> int:
+    made = parser("watch", "Show a search until it has ended.", of_search=True)
+    return run(made, arguments, _watch)
+
+
+def best(arguments: list[str]) -> int:
+    what = "The best architectures: the Pareto front of a search, or of all; or by weights."
+    made = parser("best", what, of_search=True)
+    made.add_argument("--weights", nargs="+", default=(), metavar="METRIC=WEIGHT")
+    return run(_add_best(made), arguments, _best)
+
+
+def pareto(arguments: list[str]) -> int:
+    made = parser("pareto", "The Pareto front of a search, or of all.", of_search=True)
+    made.set_defaults(weights=())
+    return run(_add_best(made), arguments, _best)
+
+
+def trials(arguments: list[str]) -> int:
+    made = parser("trials", "Every trial of a search.", of_search=True)
+    _add_filter(made, "state = SUCCEEDED AND metrics.params <= 20000", "metrics.quality desc")
+    add_format(made)
+    return run(made, arguments, _trials)
+
+
+def _add_filter(to: argparse.ArgumentParser, filter: str, order: str) -> None:
+    to.add_argument("--filter", default="", help=f"as in {filter!r}")
+    to.add_argument("--order-by", default="", metavar="FIELD", help=f"as in {order!r}")
+
+
+def _add_best(to: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    to.add_argument("--all", action="store_true", help="over all searches")
+    for name in ("space", "task"):
+        to.add_argument(f"--{name}", default="", help=f"only searches of this {name}")
+    to.add_argument("--machine", default="", help="only what this machine measured (m1:…)")
+    to.add_argument("--objectives", nargs="+", default=(), metavar="METRIC")
+    for name, what in (("--at-least", "lowest"), ("--at-most", "highest")):
+        to.add_argument(
+            name, action="append", default=[], metavar="METRIC=VALUE", help=f"{what} value"
+        )
+    to.add_argument("-n", "--limit", type=int, default=0, help="at most so many")
+    add_format(to)
+    return to
+
+
+def _searches(given: argparse.Namespace, console: Console) -> int:
+    with Client(given.server) as client:
+        found = list(client.searches(given.filter, given.order_by))
+    show(given, console, map(search_row, found), lambda: searches_table(found))
+    return 0
+
+
+def _watch(given: argparse.Namespace, console: Console) -> int:
+    with Client(given.server) as client:
+        return followed(client, search_of(client, given.search), console)
+
+
+def _best(given: argparse.Namespace, console: Console) -> int:
+    with Client(given.server) as client:
+        search = None if given.all else search_of(client, given.search)
+        weights = dict(map(_number, given.weights))
+        spec = search.spec if search else SearchSpec()
+        objectives = given.objectives or tuple(weights) or spec.objectives
+        found = client.best(
+            search.id if search else "",
+            objectives=objectives,
+            bounds=_bounds(given.at_least, given.at_most),
+            space=given.space,
+            task=given.task,
+            machine=given.machine,
+            weights=weights,
+            limit=given.limit,
+        )
+        if not found and given.output == "table":
+            console.print("no trial succeeded that is within these bounds")
+            return 0
+        title = "best by weights" if weights else "best architectures"
+        table = lambda: front_table(found, title, objectives)  # noqa: E731
+        show(given, console, map(trial_row, found), table)
+        drawn = given.output == "table" and search and not weights and len(objectives) > 1
+        if drawn and search and console.is_terminal:
+            print(plot(list(client.trials(search.id)), found, objectives[1], objectives[0]))
+    return 0
+
+
+def _trials(given: argparse.Namespace, console: Console) -> int:
+    with Client(given.server) as client:
+        search = search_of(client, given.search)
+        found = list(client.trials(search.id, filter=given.filter, order_by=given.order_by))
+    title = f"search {search.id}, {search.state.lower()}"
+    table = lambda: trials_table(found, title, search.spec.objectives)  # noqa: E731
+    show(given, console, map(trial_row, found), table)
+    return 0
+
+
+def _number(text: str) -> tuple[str, float]:
+    """`METRIC=VALUE`. Raises InvalidRequest."""
+    metric, _, value = text.partition("=")
+    try:
+        return metric, float(value)
+    except ValueError:
+        raise InvalidRequest(f"{text!r} is not METRIC=VALUE") from None
+
+
+def _bounds(lowest: list[str], highest: list[str]) -> dict[str, tuple[float | None, float | None]]:
+    bounds: dict[str, tuple[float | None, float | None]] = {}
+    for texts, at in ((lowest, 0), (highest, 1)):
+        for metric, number in map(_number, texts):
+            low, high = bounds.get(metric, (None, None))
+            bounds[metric] = (low, number) if at else (number, high)
+    return bounds

@@ -1,0 +1,84 @@
+"""One gRPC server over a store: our methods, standard health and reflection, and how it drains.
+
+It must not know schedulers or signals. Next: `servicer.py`; `server.py`, the whole process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from ..errors import FormwrightError
+from .rpc.methods import SERVICE
+from .servicer import Servicer
+from .store import Store
+
+log = logging.getLogger("formwright.service")
+
+DRAIN_S = 5.0  # how long calls in flight may take once the server stops
+PROBE_S = 5.0  # between two looks at the database
+OPTIONS = (
+    ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
+    ("grpc.http2.min_ping_interval_without_data_ms", 20_000),  # watchers may keep alive
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Host:
+    """Made in the loop that it serves in. `start`, then `run()` until `stop()`."""
+
+    def __init__(self, store: Store) -> None:
+        self.server = grpc.aio.server(options=OPTIONS)
+        self._servicer, self._health = Servicer(store), health.aio.HealthServicer()
+        self._store = store
+        self._stopping = asyncio.Event()
+
+    async def start(self) -> None:
+        """Answers from here on; the ports were added to `server` before."""
+        self.server.add_generic_rpc_handlers((self._servicer.handlers(),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self.server)
+        await self._tell(True)
+        await self.server.start()
+
+    async def run(self) -> None:
+        """What goes on beside the calls."""
+        await asyncio.gather(self._servicer.hub.run(), self._probe())
+
+    async def _probe(self) -> None:
+        """Health is that of the database too."""
+        loop, well = asyncio.get_running_loop(), True
+        while not self._stopping.is_set():
+            try:
+                await loop.run_in_executor(None, self._store.ping)
+                now = True
+            except FormwrightError as error:
+                log.warning("%s", error)
+                now = False
+            if now is not well and not self._stopping.is_set():
+                await self._tell(now)
+                well = now
+            try:
+                await asyncio.wait_for(self._stopping.wait(), PROBE_S)
+            except TimeoutError:
+                continue
+
+    async def _tell(self, well: bool) -> None:
+        for name in ("", SERVICE):
+            await self._health.set(name, SERVING if well else NOT_SERVING)
+
+    async def stop(self) -> None:
+        """NOT_SERVING at once, and watchers are sent away with a bookmark; calls in flight may end;
+        new ones are refused."""
+        self._stopping.set()
+        await self._health.enter_graceful_shutdown()
+        self._servicer.stop()
+        await self.server.stop(DRAIN_S)
+        self._servicer.close()

@@ -1,0 +1,101 @@
+"""The best architectures: the front of one search or of many, or the best by weights.
+
+What is compared are numbers only; records are read of those that are shown. It must not know SQL.
+Next: `../store/measured.py`, which reads the numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from ...search import Metric, SearchSpec, metric_named
+from .. import convert, names
+from ..errors import InvalidRequest, NotAllowed
+from ..store import Store
+from ..store.measured import Bound, Place, Scope, Table, by_weights, undominated
+from ..wire import search_pb2 as pb
+
+LIMIT, LARGEST = 100, 1000
+
+
+def query_best_architectures(
+    store: Store, request: pb.QueryBestArchitecturesRequest
+) -> pb.QueryBestArchitecturesResponse:
+    if not 0 <= request.limit <= LARGEST:
+        raise InvalidRequest(f"limit: wanted 0 to {LARGEST}, got {request.limit}", "limit")
+    id = names.search_id(request.search, "search") if request.search else ""
+    spec = store.get_search(id).spec if id else SearchSpec()
+    weights = _weights(request.weights)
+    metrics = _metrics(request.objectives or list(weights) or spec.objectives)
+    if weights and set(weights) != {metric.name for metric in metrics}:
+        raise InvalidRequest("weights: wanted one for each objective, or no objectives", "weights")
+    bounds = [_bound(bound) for bound in request.bounds]
+    if id and _is_own(request, metrics, spec):
+        front, compared = store.kept_front(id, request.machine)
+    else:
+        scope = Scope(id, request.space, request.task, request.machine)
+        found = store.measured(scope, metrics, bounds)
+        _check_comparable(found, metrics)
+        amounts = [weights[metric.name] for metric in metrics] if weights else []
+        chosen = by_weights(found.costs, amounts) if weights else undominated(found.costs)
+        front, compared = found.rows(chosen), len(found.places)
+    shown = store.trials_at(_once(front)[: request.limit or LIMIT])
+    return pb.QueryBestArchitecturesResponse(
+        trials=[convert.to_trial(trial) for trial in shown], compared=compared
+    )
+
+
+def _is_own(
+    request: pb.QueryBestArchitecturesRequest, metrics: Sequence[Metric], spec: SearchSpec
+) -> bool:
+    """Whether the front that the store keeps of a search is what is asked for."""
+    plain = not (request.bounds or request.weights or request.space or request.task)
+    return plain and {metric.name for metric in metrics} == set(spec.objectives)
+
+
+def _metrics(wanted: Sequence[str]) -> list[Metric]:
+    if len(set(wanted)) < len(wanted):
+        raise InvalidRequest("objectives: a metric is there twice", "objectives")
+    return [metric_named(name, "objectives") for name in wanted]
+
+
+def _weights(given: Iterable[pb.Weight]) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for each in given:
+        name = metric_named(each.metric, "weights").name
+        if name in weights:
+            raise InvalidRequest(f"weights: {name} is there twice", "weights")
+        if not (math.isfinite(each.weight) and each.weight > 0):
+            said = f"weights: wanted more than nothing for {name}, got {each.weight!r}"
+            raise InvalidRequest(said, "weights")
+        weights[name] = each.weight
+    return weights
+
+
+def _bound(given: pb.Bound) -> Bound:
+    name = metric_named(given.metric, "bounds").name
+    low = given.at_least if given.HasField("at_least") else None
+    high = given.at_most if given.HasField("at_most") else None
+    if any(value is not None and math.isnan(value) for value in (low, high)):
+        raise InvalidRequest(f"bounds: {name} is to be within what is no number", "bounds")
+    return name, low, high
+
+
+def _check_comparable(found: Table, metrics: Sequence[Metric]) -> None:
+    """Raises NotAllowed where numbers would be compared that do not compare."""
+    tasks = sorted({place.task for place in found.places})
+    if len(tasks) > 1 and any(metric.name == "quality" for metric in metrics):
+        raise NotAllowed(f"qualities on different tasks do not compare; one of {', '.join(tasks)}")
+    machines = sorted({place.machine for place in found.places})
+    if len(machines) > 1 and any(metric.of_machine for metric in metrics):
+        known = ", ".join(machines)
+        raise NotAllowed(f"machine: latencies of different machines do not compare; one of {known}")
+
+
+def _once(front: Iterable[Place]) -> list[Place]:
+    """An architecture is there once."""
+    kept: dict[str, Place] = {}
+    for place in front:
+        kept.setdefault(place.fingerprint, place)
+    return list(kept.values())

@@ -1,0 +1,40 @@
+"""What requests have in common: sizes of pages, lengths of texts, ids of requests.
+
+Next: `searches.py`, `trials.py`, which use it.
+"""
+
+from __future__ import annotations
+
+from ..errors import InvalidRequest
+
+PAGE, LARGEST_PAGE = 50, 200
+REQUEST_ID, DISPLAY_NAME = 100, 200  # characters
+PRIORITY = 1000
+
+
+def page_size(given: int) -> int:
+    """Of a page; one that is too large is made smaller. Raises InvalidRequest."""
+    if given < 0:
+        raise InvalidRequest(f"page_size: {given} is negative", "page_size")
+    return min(given, LARGEST_PAGE) or PAGE
+
+
+def text(given: str, longest: int, field: str) -> str:
+    """Raises InvalidRequest if it is longer, or has what no database keeps."""
+    if len(given) > longest:
+        raise InvalidRequest(f"{field}: longer than {longest} characters", field)
+    if "\0" in given:
+        raise InvalidRequest(f"{field}: has a character of number 0", field)
+    return given
+
+
+def request_id(given: str) -> str:
+    """Raises InvalidRequest."""
+    return text(given, REQUEST_ID, "request_id")
+
+
+def priority(given: int, field: str = "priority") -> int:
+    """Raises InvalidRequest."""
+    if not -PRIORITY <= given <= PRIORITY:
+        raise InvalidRequest(f"{field}: wanted -{PRIORITY} to {PRIORITY}, got {given}", field)
+    return given

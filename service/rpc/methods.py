@@ -1,0 +1,50 @@
+"""The table of all RPCs. Next: `../servicer.py`, which serves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import Message
+
+from ..store import Store
+from ..wire import search_pb2 as pb
+from . import best, catalogue, searches, trials
+
+SERVICE = "formwright.v1.SearchService"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A unary RPC. `reads` says that it changes nothing: the same request has the same answer for
+    as long as the database does not change."""
+
+    name: str
+    request: type[Message]
+    handler: Callable[[Store, Any], Message]
+    reads: bool = False
+
+
+METHODS: tuple[Method, ...] = (
+    Method("CreateSearch", pb.CreateSearchRequest, searches.create_search),
+    Method("GetSearch", pb.GetSearchRequest, searches.get_search, reads=True),
+    Method("ListSearches", pb.ListSearchesRequest, searches.list_searches, reads=True),
+    Method("UpdateSearch", pb.UpdateSearchRequest, searches.update_search),
+    Method("CancelSearch", pb.CancelSearchRequest, searches.cancel_search),
+    Method("PauseSearch", pb.PauseSearchRequest, searches.pause_search),
+    Method("ResumeSearch", pb.ResumeSearchRequest, searches.resume_search),
+    Method("DeleteSearch", pb.DeleteSearchRequest, searches.delete_search),
+    Method("GetTrial", pb.GetTrialRequest, trials.get_trial, reads=True),
+    Method("ListTrials", pb.ListTrialsRequest, trials.list_trials, reads=True),
+    Method(
+        "QueryBestArchitectures",
+        pb.QueryBestArchitecturesRequest,
+        best.query_best_architectures,
+        reads=True,
+    ),
+    Method("GetArchitecture", pb.GetArchitectureRequest, trials.get_architecture, reads=True),
+    Method("ListSpaces", pb.ListSpacesRequest, catalogue.list_spaces, reads=True),
+    Method("ListTasks", pb.ListTasksRequest, catalogue.list_tasks, reads=True),
+    Method("ListBlocks", pb.ListBlocksRequest, catalogue.list_blocks, reads=True),
+)
