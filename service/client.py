@@ -34,8 +34,8 @@ class Client:
 
     Every call has a deadline of `timeout_s`, and is sent again a few times while the server is
     away; its effect is there once all the same. `watch` and `wait` go on over a server that
-    restarts and give up when it is away for `patience_s`. Safe to use from several threads. Raises what
-    `formwright.service.errors` lists.
+    restarts and give up when it is away for `patience_s`. Safe to use from several threads. Raises
+    what `formwright.service.errors` lists.
     """
 
     def __init__(
