@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections import OrderedDict
 
 MOST_BYTES = 32 << 20
-LARGEST = 1 << 20  # one that is larger is not kept
+LARGEST = 1 << 20  # one that is larger is not kept,
+LONGEST = 4096  # nor one to a longer request
+EACH = 256  # what keeping one takes besides
 
 Key = tuple[str, bytes]
 
@@ -34,16 +36,19 @@ class Answers:
 
     def put(self, key: Key, version: int | None, answer: bytes) -> None:
         """`version` is from before the answer was read. One that is out of date is not kept."""
-        if version is None or len(answer) > LARGEST:
+        if version is None or len(answer) > LARGEST or len(key[1]) > LONGEST:
             return
         if version != self._version:
             if self._version is not None and version < self._version:
                 return
             self._kept.clear()
             self._version, self._bytes = version, 0
-        before = self._kept.pop(key, b"")
+        before = self._kept.pop(key, None)
         self._kept[key] = answer
-        self._bytes += len(answer) - len(before)
+        self._bytes += _size(key, answer) - (0 if before is None else _size(key, before))
         while self._bytes > self._most:
-            _, gone = self._kept.popitem(last=False)
-            self._bytes -= len(gone)
+            self._bytes -= _size(*self._kept.popitem(last=False))
+
+
+def _size(key: Key, answer: bytes) -> int:
+    return len(key[1]) + len(answer) + EACH

@@ -1,6 +1,6 @@
 """`Client`: the service in nouns; whoever uses it sees no message of the wire.
 
-It must not load torch, ray or SQLAlchemy. Next: `convert.py`, `cli.py`.
+It must not load torch, ray or SQLAlchemy. Next: `convert.py`, `cli/`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from .wire import search_pb2_grpc as pb_grpc
 
 AGAIN_S = 0.5  # between two attempts at a server that is away, by those who wait for it
 RETRIES_S = (0.05, 0.1, 0.2, 0.4, 0.8)  # before a request is sent again
-OPTIONS = (("grpc.keepalive_time_ms", 60_000),)
+OPTIONS = (
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.max_receive_message_length", 64 << 20),  # a page with all its records
+)
 
 Bounds = Mapping[str, tuple[float | None, float | None]]
 
@@ -44,6 +47,7 @@ class Client:
         self.server = with_port(server or server_address())
         self._timeout_s = timeout_s
         self._patience_s = patience_s
+        self._closed = False
         self._channel = grpc.insecure_channel(self.server, options=OPTIONS)
         self._stub: Any = pb_grpc.SearchServiceStub(self._channel)
 
@@ -112,6 +116,8 @@ class Client:
 
     def watch(self, id: str, after: int = 0) -> Iterator[Event]:
         """Every event after number `after`, each once and in order, until the search has ended."""
+        if not 0 <= after < 2**63:
+            raise errors.InvalidRequest(f"{after} is no number of an event", "after")
         away_since: float | None = None
         while True:
             request = pb.WatchSearchRequest(name=names.search_name(id), after_sequence=after)
@@ -126,7 +132,8 @@ class Client:
             except grpc.RpcError as error:
                 now = time.monotonic()
                 away_since = away_since or now
-                if not _away(error) or now - away_since > self._patience_s:
+                late = now - away_since > self._patience_s
+                if self._closed or not _away(error) or late:
                     raise _raised(error, self.server) from None
                 time.sleep(AGAIN_S)
             finally:
@@ -195,6 +202,7 @@ class Client:
         return [convert.from_trial(trial) for trial in answer.trials]
 
     def close(self) -> None:
+        self._closed = True
         self._channel.close()
 
     def __enter__(self) -> Client:
@@ -229,7 +237,7 @@ class Client:
                 left = max(0.0, until - time.monotonic())
                 return getattr(self._stub, method)(request, timeout=left)
             except grpc.RpcError as error:
-                again = _away(error) and pause is not None
+                again = _away(error) and pause is not None and not self._closed
                 if not again or time.monotonic() + (pause or 0) > until:
                     raise _raised(error, self.server) from None
                 time.sleep(pause or 0)
@@ -239,12 +247,15 @@ class Client:
 def _creation(
     spec: SearchSpec, request_id: str, display_name: str, priority: int
 ) -> pb.CreateSearchRequest:
-    return pb.CreateSearchRequest(
-        spec=convert.to_spec(spec),
-        request_id=request_id or _new_id(),
-        display_name=display_name,
-        priority=priority,
-    )
+    try:
+        return pb.CreateSearchRequest(
+            spec=convert.to_spec(spec),
+            request_id=request_id or _new_id(),
+            display_name=display_name,
+            priority=priority,
+        )
+    except (ValueError, TypeError) as error:  # what no message holds
+        raise errors.InvalidRequest(str(error)) from None
 
 
 def _new_id() -> str:

@@ -1,6 +1,6 @@
 """The one bridge between the wire and the nouns: a `to_` and a `from_` for each message.
 
-It must not know the store, and decides nothing but what a message means. Next: `handlers.py`.
+It must not know the store, and decides nothing but what a message means. Next: `rpc/`.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@
         ├── Unavailable          the server cannot be reached
         │   └── Stopping             it is about to stop
         ├── InternalError        the server failed; its log has the rest under the id shown
+        │   └── DatabaseError        its database did: it may answer again
         └── SetupError           the server cannot start: port, database, or its version
 
 It must not know grpc: `status.py` holds the table that maps these to status codes.
@@ -38,7 +39,7 @@ class OutOfRange(InvalidRequest):
 
 
 class NotFound(ServiceError, LookupError):
-    """No such search or architecture."""
+    """No such search, trial or architecture."""
 
 
 class AlreadyExists(ServiceError):
@@ -63,6 +64,10 @@ class Stopping(Unavailable):
 
 class InternalError(ServiceError):
     """The server failed. Its log has the reason."""
+
+
+class DatabaseError(InternalError):
+    """The database failed; it may answer again."""
 
 
 class SetupError(ServiceError):

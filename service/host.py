@@ -81,4 +81,4 @@ class Host:
         await self._health.enter_graceful_shutdown()
         self._servicer.stop()
         await self.server.stop(DRAIN_S)
-        self._servicer.close()
+        await asyncio.get_running_loop().run_in_executor(None, self._servicer.close)

@@ -32,7 +32,7 @@ from ..search import (
     drive,
     make_pool,
 )
-from .errors import ServiceError
+from .errors import DatabaseError, ServiceError
 from .records import Claim, SearchState
 from .settings import LEASE_S
 from .store import Store, open_store
@@ -80,11 +80,9 @@ class Scheduler:
         kept = _Log(self._store, claim, self.stopping)
         try:
             with self._lease(claim):
-                spec = claim.search.spec.check_names()
-                drive(spec, self._workforce(spec.threads), kept)
-            if kept.wanted():
-                state, error = _verdict(kept.history())
-                self._store.finish(claim, state, error)
+                self._drive(claim, kept)
+        except DatabaseError as error:  # its lease runs out, and somebody tries again
+            log.warning("search %s: %s", claim.search.id, error)
         except Fenced as error:
             log.info("search %s: left to others: %s", claim.search.id, error)
         except PoolError as error:  # not the search's fault: it waits until there are workers
@@ -94,6 +92,17 @@ class Scheduler:
             if not isinstance(error, FormwrightError):
                 log.exception("search %s failed", claim.search.id)
             self._end(claim, SearchState.FAILED, f"{type(error).__name__}: {error}")
+
+    def _drive(self, claim: Claim, kept: _Log) -> None:
+        """To the end, by the budget that it has at the end."""
+        spec, ended = claim.search.spec.check_names(), False
+        while not ended:
+            drive(spec, self._workforce(spec.threads), kept)
+            if not kept.wanted():
+                return
+            state, error = _verdict(kept.history())
+            ended = self._store.finish(claim, state, error, driven=spec)
+            spec = kept.renewed(spec)
 
     def _end(self, claim: Claim, state: SearchState, error: str) -> None:
         try:

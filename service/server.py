@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 
@@ -39,9 +40,12 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     if settings.with_parent:
         _on_end_of_input(stopping)
     ready(f"{bracketed(settings.host)}:{port}")
+    stopped = asyncio.ensure_future(stopping.wait())
+    waited: set[asyncio.Future[Any]] = {stopped, running}
     try:
-        await stopping.wait()
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        stopped.cancel()
         supervisor.stop()
         await host.stop()
         await running

@@ -10,6 +10,7 @@ import logging
 import uuid
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
@@ -70,8 +71,9 @@ class Servicer:
                 said = f"after_sequence: {asked.after_sequence} is negative"
                 raise InvalidRequest(said, "after_sequence")
             id = names.search_id(asked.name)
-            async for message in self.hub.follow(id, asked.after_sequence):
-                yield message
+            async with aclosing(self.hub.follow(id, asked.after_sequence)) as messages:
+                async for message in messages:
+                    yield message
         except Exception as error:
             await _refuse(context, error)
 

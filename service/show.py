@@ -1,6 +1,6 @@
 """What people see on a terminal: tables, a plot, and a search while it runs.
 
-It must not know the wire or the store. Next: `cli.py`; `../search/show/` draws what a search on
+It must not know the wire or the store. Next: `cli/`; `../search/show/` draws what a search on
 this machine shows too.
 """
 

@@ -17,12 +17,12 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
 from ..errors import FormwrightError, one_line
-from ..search import Fenced, SpecError, UnknownNameError
+from ..search import SpecError, UnknownNameError
 from . import errors
 
 DOMAIN = "formwright"
 DETAILS = "grpc-status-details-bin"
-LONGEST = 1000  # characters of a message; gRPC bounds the trailers of a call
+LONGEST = 1000  # bytes of a message; gRPC bounds the trailers of a call
 AGAIN_S = 1  # after which it is worth to try again, where it is
 CODES = grpc.StatusCode
 
@@ -47,7 +47,6 @@ TABLE: tuple[Row, ...] = (
     Row("REQUEST_ID_REUSED", CODES.ALREADY_EXISTS, errors.AlreadyExists, errors.AlreadyExists),
     Row("WRONG_STATE", CODES.FAILED_PRECONDITION, errors.NotAllowed, errors.NotAllowed),
     Row("ETAG_MISMATCH", CODES.ABORTED, errors.Stale, errors.Stale),
-    Row("CHANGED_MEANWHILE", CODES.ABORTED, Fenced, errors.Stale),
     Row("STOPPING", CODES.UNAVAILABLE, errors.Stopping, errors.Unavailable),
 )
 REASONS = {row.reason: row for row in TABLE}
@@ -88,7 +87,7 @@ def details_of(error: Exception, row: Row) -> tuple[tuple[str, bytes], ...]:
 
 
 def message_of(error: Exception) -> str:
-    return one_line(str(error), LONGEST)
+    return one_line(str(error), LONGEST).encode()[:LONGEST].decode(errors="ignore")
 
 
 def raised_by(call: Any) -> tuple[type[FormwrightError], str]:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Protocol, TypeVar
 
 from ..errors import FormwrightError
 from . import convert
-from .errors import NotFound, OutOfRange, Stopping
+from .errors import DatabaseError, InternalError, OutOfRange, Stopping
 from .store import Store
 from .wire import search_pb2 as pb
 
@@ -42,7 +42,7 @@ class _Line:
         self.last, self.final = last, final
         self.messages: deque[tuple[int, int, bytes]] = deque(maxlen=KEPT)  # after, last, encoded
         self.watchers = 0
-        self.gone = False
+        self.error: FormwrightError | None = None  # why there is nothing more to be had
         self._news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def message_after(self, after: int) -> tuple[int, bytes] | None:
@@ -72,7 +72,7 @@ class Hub:
         self._lines: dict[str, _Line] = {}
         self._stopping = asyncio.Event()
 
-    async def follow(self, id: str, after: int) -> AsyncIterator[bytes]:
+    async def follow(self, id: str, after: int) -> AsyncGenerator[bytes, None]:
         """Encoded messages, until the search has ended. Raises NotFound, OutOfRange, and
         Stopping when the server stops, behind a bookmark."""
         line = await self._joined(id, after)
@@ -85,8 +85,8 @@ class Hub:
                         found = await self._in_thread(encoded, *given)
                     after, message = found
                     yield message
-                elif line.gone:
-                    raise NotFound(f"the search {id!r} was deleted")
+                elif line.error is not None:
+                    raise line.error
                 elif line.final:
                     return
                 elif not await line.news(BOOKMARK_S):
@@ -94,46 +94,50 @@ class Hub:
             yield bookmark(after)
             raise Stopping("the server is stopping; watch again")
         finally:
-            line.watchers -= 1
-            if not line.watchers and self._lines.get(id) is line:
-                del self._lines[id]
+            self._leave(id, line)
 
     async def _joined(self, id: str, after: int) -> _Line:
         last, state = await self._in_thread(self._store.progress, id)
         line = self._lines.setdefault(id, _Line(last, state.final))
         line.watchers += 1
         if after > max(last, line.last):
-            line.watchers -= 1
+            self._leave(id, line)
             said = f"{after} is beyond the newest event, {last}"
             raise OutOfRange(said, "after_sequence")
         return line
 
+    def _leave(self, id: str, line: _Line) -> None:
+        line.watchers -= 1
+        if not line.watchers and self._lines.get(id) is line:
+            del self._lines[id]
+
     async def run(self) -> None:
         while not self._stopping.is_set():
-            try:
-                for id, line in list(self._lines.items()):
+            for id, line in list(self._lines.items()):
+                try:
                     await self._look(id, line)
-            except Exception as error:  # a database that is busy now may be free later
-                known = isinstance(error, FormwrightError)
-                log.warning("watching: %s", error, exc_info=None if known else error)
+                except DatabaseError as error:  # it is busy now, and may be free later
+                    log.warning("watching %s: %s", id, error)
+                except FormwrightError as error:  # deleted, or unreadable: the others go on
+                    line.error = error
+                    line.tell()
+                except Exception as error:
+                    log.exception("watching %s", id)
+                    line.error = InternalError(f"the watch of {id} failed: {error}")
+                    line.tell()
             try:
                 await asyncio.wait_for(self._stopping.wait(), LOOK_S)
             except TimeoutError:
                 continue
 
     async def _look(self, id: str, line: _Line) -> None:
-        try:
-            last, state = await self._in_thread(self._store.progress, id)
-            while line.last < last:
-                begin = line.last
-                end, message = await self._in_thread(encoded, self._store, id, begin, last)
-                line.messages.append((begin, end, message))
-                line.last = end
-                line.tell()
-        except NotFound:
-            line.gone = True
+        last, state = await self._in_thread(self._store.progress, id)
+        while line.last < last:
+            begin = line.last
+            end, message = await self._in_thread(encoded, self._store, id, begin, last)
+            line.messages.append((begin, end, message))
+            line.last = end
             line.tell()
-            return
         if state.final and not line.final:
             line.final = True
             line.tell()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from ...search import Metric, SearchSpec, metric_named
+from ...search import METRICS, Metric, SearchSpec, metric_named
 from .. import convert, names
 from ..errors import InvalidRequest, NotAllowed
 from ..store import Store
@@ -32,11 +32,11 @@ def query_best_architectures(
         raise InvalidRequest("weights: wanted one for each objective, or no objectives", "weights")
     bounds = [_bound(bound) for bound in request.bounds]
     if id and _is_own(request, metrics, spec):
-        front, compared = store.kept_front(id, request.machine)
+        front, compared = store.kept_front(id)
     else:
         scope = Scope(id, request.space, request.task, request.machine)
         found = store.measured(scope, metrics, bounds)
-        _check_comparable(found, metrics)
+        _check_comparable(found, [*metrics, *(METRICS[name] for name, _, _ in bounds)])
         amounts = [weights[metric.name] for metric in metrics] if weights else []
         chosen = by_weights(found.costs, amounts) if weights else undominated(found.costs)
         front, compared = found.rows(chosen), len(found.places)
@@ -50,8 +50,9 @@ def _is_own(
     request: pb.QueryBestArchitecturesRequest, metrics: Sequence[Metric], spec: SearchSpec
 ) -> bool:
     """Whether the front that the store keeps of a search is what is asked for."""
-    plain = not (request.bounds or request.weights or request.space or request.task)
-    return plain and {metric.name for metric in metrics} == set(spec.objectives)
+    narrowed = request.bounds or request.space or request.task or request.machine
+    plain = not (narrowed or request.weights)
+    return plain and [metric.name for metric in metrics] == list(spec.objectives)
 
 
 def _metrics(wanted: Sequence[str]) -> list[Metric]:
@@ -84,10 +85,10 @@ def _bound(given: pb.Bound) -> Bound:
 
 def _check_comparable(found: Table, metrics: Sequence[Metric]) -> None:
     """Raises NotAllowed where numbers would be compared that do not compare."""
-    tasks = sorted({place.task for place in found.places})
+    tasks = sorted({place.task for place in found.considered})
     if len(tasks) > 1 and any(metric.name == "quality" for metric in metrics):
         raise NotAllowed(f"qualities on different tasks do not compare; one of {', '.join(tasks)}")
-    machines = sorted({place.machine for place in found.places})
+    machines = sorted({place.machine for place in found.considered})
     if len(machines) > 1 and any(metric.of_machine for metric in metrics):
         known = ", ".join(machines)
         raise NotAllowed(f"machine: latencies of different machines do not compare; one of {known}")

@@ -1,4 +1,4 @@
-"""Searches: created, listed, changed, ended. Next: `plan.py` for `validate_only`, `trials.py`."""
+"""Searches: created, listed, changed, ended. Next: `trials.py`."""
 
 from __future__ import annotations
 

@@ -10,10 +10,10 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, not_, or_, select
+from sqlalchemy import ColumnElement, and_, exists, func, not_, or_, select, true
 
 from ...errors import unknown
 from ...search import METRICS, TrialState
@@ -48,7 +48,7 @@ def _time(given: str) -> datetime:
     time = datetime.fromisoformat(given)
     if time.tzinfo is None:
         raise ValueError
-    return time
+    return time.astimezone(UTC)
 
 
 def _one_of(names: Sequence[str]) -> Callable[[str], str]:
@@ -98,8 +98,6 @@ TRIAL_COLUMNS: Mapping[str, Column] = _columns(
     create_time=("created", _time, _STAMP),
     update_time=("updated", _time, _STAMP),
 )
-TEXTS = (_text,)
-
 _COMPARE: Mapping[str, Callable[[Any, Any], Condition]] = {
     "=": lambda column, value: column == value,
     "!=": lambda column, value: column != value,
@@ -126,7 +124,9 @@ def condition(node: Node, columns: Mapping[str, Column], field: str = "filter") 
     if node.operator == ":":
         if column.read is not _text:
             raise _wrong(node, f"{node.field} can be compared, not searched with ':'", field)
-        return column.of.contains(node.value, autoescape=True)
+        # LIKE would know upper and lower case on one database and not on the other
+        rest = func.replace(column.of, node.value, "")
+        return rest != column.of if node.value else true()
     return _COMPARE[node.operator](column.of, _value(node, column.read, column.wanted, field))
 
 
@@ -140,7 +140,7 @@ def _measured(node: Compare, field: str) -> Condition:
         raise _wrong(node, unknown("metric", name, METRICS), field)
     if node.operator == ":":
         raise _wrong(node, f"{node.field} can be compared, not searched with ':'", field)
-    m = metrics.c
+    m = metrics.alias().c  # an order by a metric joins the table itself
     value = _value(node, _number, "a number", field)
     return exists(
         select(1).where(

@@ -21,7 +21,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DataError, OperationalError, SQLAlchemyError
 
 from ...errors import one_line
-from ..errors import InternalError, InvalidRequest, SetupError
+from ..errors import DatabaseError, InternalError, InvalidRequest, SetupError
 
 BUSY_S = 30.0  # how long a transaction waits for another one to end
 _WRITES = "formwright_writes"  # the execution option of connections that are going to write
@@ -79,13 +79,16 @@ class Database:
     def version(self) -> int | None:
         """Another number after every change that anybody has committed; None where the database
         cannot say so at once. Only from one thread."""
-        if not self.is_sqlite:
+        if not self.is_sqlite or self._closed:
             return None
-        if self._watching is None:
-            self._watching = sqlite3.connect(
-                self.where, isolation_level=None, check_same_thread=False
-            )
-        version: int = self._watching.execute("PRAGMA data_version").fetchone()[0]
+        try:
+            if self._watching is None:
+                self._watching = sqlite3.connect(
+                    self.where, timeout=0, isolation_level=None, check_same_thread=False
+                )
+            version: int = self._watching.execute("PRAGMA data_version").fetchone()[0]
+        except sqlite3.Error:  # locked, perhaps: whoever asks must not wait
+            return None
         return version
 
     def close(self) -> None:
@@ -105,7 +108,7 @@ class Database:
             raise InvalidRequest(f"a value that the database does not take: {why}") from error
         except SQLAlchemyError as error:
             why = one_line(str(getattr(error, "orig", None) or error))
-            raise InternalError(f"the database {self.where} failed: {why}") from error
+            raise DatabaseError(f"the database {self.where} failed: {why}") from error
 
 
 def clock(connection: Connection) -> datetime:

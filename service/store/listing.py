@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, or_, select
@@ -104,9 +104,10 @@ class Listing:
 
 def _with_metric(statement: Select[Any], name: str) -> tuple[Select[Any], ColumnElement[Any]]:
     """Beside the value of a metric; a trial without one is left out."""
-    m = metrics.c
+    one_metric = metrics.alias()
+    m = one_metric.c
     one = and_(m.search_key == trials.c.search_key, m.metric == name, m.number == trials.c.number)
-    return statement.join(metrics, one), m.value
+    return statement.join(one_metric, one), m.value
 
 
 def _plain(value: Any) -> Value:
@@ -119,10 +120,10 @@ def _read(column: ColumnElement[Any], value: Value) -> Any:
     from outside."""
     kind = column.type.python_type
     if kind is datetime and isinstance(value, str):
-        with suppress(ValueError):
+        with suppress(ValueError, OverflowError):
             time = datetime.fromisoformat(value)
             if time.tzinfo is not None:
-                return time
+                return time.astimezone(UTC)
     elif kind is float and isinstance(value, int | float):
         return float(value)
     elif type(value) is kind:

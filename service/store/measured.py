@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, and_, select
 
-from ...search import Direction, Metric, TrialState
+from ...search import METRICS, Direction, Metric, SearchSpec, TrialState
 from ..errors import NotAllowed
 from .queries import IN_ONE, keys_of
 from .schema import front, metrics, searches, trials
@@ -46,10 +46,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Table:
-    """`places` [N], and what was measured there, `values` [N, M], for `metrics` [M]."""
+    """`places` [N], and what was measured there, `values` [N, M], for `metrics` [M]. They were
+    chosen from those that were `considered`, which have these metrics and may break a bound."""
 
     metrics: tuple[Metric, ...]
     places: tuple[Place, ...]
+    considered: tuple[Place, ...] = field(repr=False)
     values: NDArray[np.float64] = field(repr=False)
 
     @cached_property
@@ -69,16 +71,22 @@ def measured(
     """Trials that succeeded, are within all bounds and have every metric. Raises NotFound."""
     places = {(p.search_key, p.number): p for p in _places(connection, scope)}
     keys = sorted({key for key, _ in places})
-    for name, low, high in bounds:
-        within = {place for place, _ in _column(connection, keys, name, low, high)}
-        places = {at: place for at, place in places.items() if at in within}
     columns: list[Mapping[tuple[int, int], float]] = []
     for metric in compared:
         columns.append(dict(_column(connection, keys, metric.name)))
-    kept = [at for at in places if all(at in column for column in columns)]
+    considered = [at for at in places if all(at in column for column in columns)]
+    kept = considered
+    for name, low, high in bounds:
+        within = {place for place, _ in _column(connection, keys, name, low, high)}
+        kept = [at for at in kept if at in within]
     values = np.array([[column[at] for column in columns] for at in kept], dtype=np.float64)
     shaped = values.reshape(len(kept), len(compared))
-    return Table(tuple(compared), tuple(places[at] for at in kept), shaped)
+    return Table(
+        tuple(compared),
+        tuple(places[at] for at in kept),
+        tuple(places[at] for at in considered),
+        shaped,
+    )
 
 
 def _places(connection: Connection, scope: Scope) -> Iterator[Place]:
@@ -121,22 +129,28 @@ def _column(
             yield (key, number), value
 
 
-def kept_front(connection: Connection, search: Row[Any], machine: str) -> tuple[list[Place], int]:
-    """The front that is kept of a search, by number, and how many trials have succeeded. Raises
-    NotAllowed if there is one for each of several machines and none is named."""
+def kept_front(
+    connection: Connection, search: Row[Any], spec: SearchSpec
+) -> tuple[list[Place], int]:
+    """The front that is kept of a search, in the order of its objectives, and how many trials have
+    succeeded. Raises NotAllowed if there is one for each of several machines."""
     t, f = trials.c, front.c
-    joined = front.join(trials)
     statement = select(t.search_key, t.number, t.fingerprint, t.machine, f.machine.label("of"))
-    statement = statement.select_from(joined).where(f.search_key == search.key)
-    if machine:
-        statement = statement.where(t.machine == machine)
-    rows = connection.execute(statement.order_by(t.number)).all()
+    statement = statement.select_from(front.join(trials)).where(f.search_key == search.key)
+    for name in spec.objectives:
+        value = metrics.alias()
+        at = and_(
+            value.c.search_key == f.search_key, value.c.metric == name, value.c.number == f.number
+        )
+        statement = statement.join(value, at)
+        up = METRICS[name].direction is Direction.MAXIMIZE
+        statement = statement.order_by(value.c.value.desc() if up else value.c.value)
+    rows = connection.execute(statement.order_by(f.number)).all()
     machines = sorted({row.of for row in rows})
     if len(machines) > 1:
         known = ", ".join(machines)
         raise NotAllowed(f"machine: latencies of different machines do not compare; one of {known}")
-    places = [Place(*row[:4], search.task) for row in rows]
-    return places, search.succeeded
+    return [Place(*row[:4], search.task) for row in rows], search.succeeded
 
 
 def undominated(costs: NDArray[np.float64]) -> list[int]:

@@ -107,10 +107,9 @@ def trial_records(connection: Connection, conditions: Iterable[Condition]) -> li
 
 
 def records_of(connection: Connection, rows: Sequence[Row[Any]]) -> list[TrialRecord]:
-    """Of rows of trials, in that order. Raises InternalError for one that cannot be read: a page
-    must not be shorter than it says."""
+    """Of rows of trials, in that order; what cannot be read is left out."""
     values = _values(connection, [(row.search_key, row.number) for row in rows])
-    return [_record(row, values) for row in rows]
+    return _those(rows, lambda row: _record(row, values))
 
 
 def records_at(

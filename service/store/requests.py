@@ -36,6 +36,8 @@ def is_first(
     if connection.execute(made).first() is not None:
         raise _reused(id)
     if record_request(connection, id, method, digest(asked), search, now):
+        if connection.execute(made).first() is not None:  # meanwhile
+            raise _reused(id)
         return True
     before = _row(connection, id)
     if before is None or (before.method, before.asked, before.result) != (

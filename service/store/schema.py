@@ -41,6 +41,10 @@ class UtcTime(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
+    @property
+    def python_type(self) -> type[datetime]:
+        return datetime
+
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
@@ -96,14 +100,14 @@ class SearchRow(Base):
 
 class RequestRow(Base):
     """A request that has had its effect, by the id that its sender gave it; one that made a search
-    stands with that while it is there. `digest` is of what was asked, `result` the search."""
+    stands with that while it is there. `asked` is a digest of it, `result` the search."""
 
     __tablename__ = f"{PREFIX}requests"
 
     id: Mapped[str] = mapped_column(String(100), primary_key=True)
     method: Mapped[str] = mapped_column(String(32))
     asked: Mapped[str] = mapped_column(String(64))
-    result: Mapped[str] = mapped_column(String(32))
+    result: Mapped[str] = mapped_column(String(64))
     created: Mapped[datetime] = mapped_column(UtcTime)
 
 
@@ -186,6 +190,7 @@ class EventRow(Base):
 
     __table_args__ = (
         ForeignKeyConstraint(["search_key", "number"], [TrialRow.search_key, TrialRow.number]),
+        Index(None, "search_key", "number"),
     )
 
 

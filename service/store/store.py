@@ -103,8 +103,12 @@ class Store:
             if request_id:
                 refuse_used(connection, request_id)
             insert_if_new(connection, searches, "request_id", row)
+            if request_id:  # again: it may have been deleted while this one waited
+                refuse_used(connection, request_id)
             same_request = select(searches).where(searches.c.request_id == request)
-            made = connection.execute(same_request).one()
+            made = connection.execute(same_request).one_or_none()
+            if made is None:
+                raise NotFound(f"request {request_id!r} has made a search, which was deleted")
             if made.id == id:
                 writes.set_state(connection, made.key, now, SearchState.QUEUED)
             elif made.asked != row["asked"]:
@@ -236,12 +240,12 @@ class Store:
         with self._database.read() as connection:
             return measured(connection, scope, metrics, bounds)
 
-    def kept_front(self, search_id: str, machine: str = "") -> tuple[list[Place], int]:
-        """The front of a search by its own objectives, and of how many trials. Raises NotFound, or
-        NotAllowed if there is one for each of several machines and none is named."""
+    def kept_front(self, search_id: str) -> tuple[list[Place], int]:
+        """The front of a search by its own objectives, the best of the first one first, and of how
+        many trials. Raises NotFound, or NotAllowed if there is one for each of several machines."""
         with self._database.read() as connection:
             row = queries.search_row(connection, search_id)
-            return kept_front(connection, row, machine)
+            return kept_front(connection, row, queries.search_of(row).spec)
 
     def trials_at(self, places: Sequence[Place]) -> list[TrialRecord]:
         """In that order; those that are there no longer are left out."""
@@ -315,11 +319,18 @@ class Store:
             ended = update(searches).where(held).values(owner="", lease_expires=None)
             return connection.execute(ended).rowcount
 
-    def finish(self, claim: Claim, state: SearchState, error: str = "") -> None:
-        """The claimed search goes to `state`; in a final one, what was open is pruned. Raises
-        Fenced if the claim does not hold or the search cannot go there."""
+    def finish(
+        self,
+        claim: Claim,
+        state: SearchState,
+        error: str = "",
+        driven: SearchSpec | None = None,
+    ) -> bool:
+        """The claimed search goes to `state`; in a final one, what was open is pruned. False, and
+        no change, if it is not by the spec `driven` any more that it came so far. Raises Fenced if
+        the claim does not hold or the search cannot go there."""
         with self._database.write() as connection:
-            writes.finish(connection, claim, state, error)
+            return writes.finish(connection, claim, state, error, driven)
 
     def log(self, claim: Claim) -> StoreLog:
         """The log of the claimed search."""

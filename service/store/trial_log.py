@@ -30,7 +30,7 @@ from ..records import Claim
 from .engine import Database, clock
 from .fronts import FrontKeeper
 from .queries import measured_before, readable, search_row, transitions, trials_of
-from .writes import add_events, claimed_row, is_current, save_trial
+from .writes import add_events, claimed_row, is_current, save_architectures, save_trial
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class StoreLog:
             known = self._read(connection, row)
             newest, fronts = known.newest, known.fronts
             now, changes, moves = clock(connection), [], []
+            save_architectures(connection, [t for t in appended if t.number not in newest])
             for trial in appended:
                 old = newest.get(trial.number)
                 if old is None and trial.number != len(newest):

@@ -99,8 +99,8 @@ def delete_search(connection: Connection, row: Row[Any], now: datetime) -> None:
 def save_trial(
     connection: Connection, key: int, now: datetime, trial: Trial, old: Trial | None
 ) -> Change:
-    """Makes `trial` the newest state of its number, after `old`. The caller passes what comes back
-    to `add_events`."""
+    """Makes `trial` the newest state of its number, after `old`. The caller has saved its
+    architecture, and passes what comes back to `add_events`."""
     new = {
         "state": trial.state.value,
         "attempt": trial.attempt,
@@ -114,7 +114,7 @@ def save_trial(
     place = {"search_key": key, "number": trial.number}
     if old is None:
         fixed = {"params": json.dumps(dict(trial.params)), "created": now}
-        fixed["fingerprint"] = _save_architecture(connection, trial)
+        fixed["fingerprint"] = trial.architecture.fingerprint()
         connection.execute(insert(trials).values(place | fixed | new))
     else:
         t, m = trials.c, metrics.c
@@ -147,19 +147,30 @@ def is_current(row: Row[Any], claim: Claim) -> bool:
     return running and (row.owner, row.epoch) == (claim.owner, claim.epoch)
 
 
-def finish(connection: Connection, claim: Claim, state: SearchState, error: str) -> None:
-    """Raises Fenced if the claim is out of date or its search cannot go to `state`."""
+def finish(
+    connection: Connection,
+    claim: Claim,
+    state: SearchState,
+    error: str,
+    driven: SearchSpec | None,
+) -> bool:
+    """See `Store.finish`."""
     row = claimed_row(connection, claim)
+    if driven is not None and row.spec != driven.to_json():
+        return False
     if state not in SEARCH_TRANSITIONS[SearchState(row.state)]:
         raise Fenced(f"the search {row.id} is {row.state}; {state} cannot follow")
     set_state(connection, row.key, clock(connection), state, one_line(error))
+    return True
 
 
-def _save_architecture(connection: Connection, trial: Trial) -> str:
-    fingerprint = trial.architecture.fingerprint()
-    row = {"fingerprint": fingerprint, "spec": trial.architecture.to_json()}
-    insert_if_new(connection, architectures, "fingerprint", row)
-    return fingerprint
+def save_architectures(connection: Connection, trials: Iterable[Trial]) -> None:
+    """In the order of their fingerprints: two searches that save the same ones must not wait for
+    each other."""
+    known = {trial.architecture.fingerprint(): trial.architecture for trial in trials}
+    for fingerprint in sorted(known):
+        row = {"fingerprint": fingerprint, "spec": known[fingerprint].to_json()}
+        insert_if_new(connection, architectures, "fingerprint", row)
 
 
 def _prune_open(connection: Connection, key: int, now: datetime, why: str) -> None:
@@ -174,8 +185,10 @@ def _prune_open(connection: Connection, key: int, now: datetime, why: str) -> No
         return
     m = metrics.c
     values: dict[int, dict[str, float]] = {row.number: {} for row in rows}
-    measured = select(m.number, m.metric, m.value).where(
-        m.search_key == key, m.number.in_(list(values))
+    measured = (
+        select(m.number, m.metric, m.value)
+        .select_from(metrics.join(trials))
+        .where(still_open, m.search_key == key)
     )
     for number, metric, value in connection.execute(measured):
         values[number][metric] = value

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -128,6 +129,16 @@ def test_only_what_can_follow_finishes(store):
         store.finish(claim, SearchState.RUNNING)
 
 
+def test_a_search_with_another_budget_by_now_is_not_finished(store):
+    search = store.create_search(SPEC, "")
+    claim = store.claim("a", 60)
+    store.update_search(search.id, {"trials": 99})
+    assert store.finish(claim, SearchState.SUCCEEDED, driven=SPEC) is False
+    assert store.get_search(search.id).state is SearchState.RUNNING
+    assert store.finish(claim, SearchState.SUCCEEDED, driven=replace(SPEC, trials=99))
+    assert store.get_search(search.id).state is SearchState.SUCCEEDED
+
+
 def test_an_old_claim_does_not_finish(store):
     search = store.create_search(SPEC, "").id
     old = store.claim("a", 60)
@@ -160,7 +171,7 @@ def test_cancelling_races_with_finishing(store):
 
         assert ends == [state]
         if state is SearchState.SUCCEEDED:
-            assert finished is None
+            assert finished is True
             assert isinstance(cancelled, NotAllowed)
         else:
             assert isinstance(finished, Fenced)

@@ -8,15 +8,16 @@ from alembic.autogenerate import compare_metadata
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from formwright.search import METRICS, Measurement, SearchSpec, TrialState
 from formwright.search.testing import a_trial
+from formwright.service.errors import NotAllowed
 from formwright.service.records import SearchState
 from formwright.service.store import migrate, open_store
 from formwright.service.store.engine import Database, read_url
 from formwright.service.store.measured import Scope, undominated
-from formwright.service.store.schema import Base
+from formwright.service.store.schema import Base, front
 
 SPEC = SearchSpec(objectives=("quality", "latency_ms"))
 VALUES = [(0.5, 3.0, "m1:aa"), (0.6, 2.0, "m1:aa"), (0.4, 1.0, "m1:aa"), (0.9, 0.5, "m1:bb")]
@@ -117,7 +118,10 @@ def test_data_of_an_earlier_version(url, revision):
     store = open_store(url)
     with database.read() as connection:
         assert compare_metadata(migrate.migration_context(connection), Base.metadata) == []
+        of = select(front.c.machine, front.c.number).order_by(front.c.number)
+        kept = [tuple(row) for row in connection.execute(of)]
     database.close()
+    assert kept == [("m1:aa", 1), ("m1:aa", 2), ("m1:bb", 3)]
 
     search = store.get_search("abc")
     assert (search.spec, search.state, search.created) == (SPEC, SearchState.RUNNING, TIME)
@@ -129,12 +133,12 @@ def test_data_of_an_earlier_version(url, revision):
     assert {event.trial.rung for event in events if event.trial} == {0}
 
     metrics = [METRICS[name] for name in SPEC.objectives]
-    for machine, front in (("m1:aa", [1, 2]), ("m1:bb", [3])):
+    for machine, best in (("m1:aa", [1, 2]), ("m1:bb", [3])):
         found = store.measured(Scope(machine=machine), metrics)
-        assert sorted(place.number for place in found.rows(undominated(found.costs))) == front
-        kept, compared = store.kept_front("abc", machine)
-        assert [place.number for place in kept] == front
-        assert compared == 4
+        assert sorted(place.number for place in found.rows(undominated(found.costs))) == best
+
+    with pytest.raises(NotAllowed, match="one of m1:aa, m1:bb"):
+        store.kept_front("abc")
 
     claim = store.claim("me", 60)  # and it goes on
     log = store.log(claim)
@@ -144,7 +148,8 @@ def test_data_of_an_earlier_version(url, revision):
     better = Measurement({"quality": 0.6, "latency_ms": 1.5}, details)
     log.append(a_trial(5), a_trial(5).started(), a_trial(5).started().succeeded(better))
     assert store.events("abc", 17, 99)[-1].left == (1,)
-    assert [place.number for place in store.kept_front("abc", "m1:aa")[0]] == [2, 5]
+    found = store.measured(Scope(machine="m1:aa"), metrics)
+    assert sorted(place.number for place in found.rows(undominated(found.costs))) == [2, 5]
     store.close()
 
 

@@ -36,6 +36,8 @@ def upgrade() -> None:
     _metrics()
     _requests()
     _front()
+    name = op.f("ix_formwright_events_search_key_number")
+    op.create_index(name, "formwright_events", ["search_key", "number"])
     connection = op.get_bind()
     searches = sa.text("SELECT key, spec, display_name FROM formwright_searches")
     for key, spec, shown in connection.execute(searches).all():
@@ -100,7 +102,7 @@ def _requests() -> None:
         sa.Column("id", sa.String(100), nullable=False),
         sa.Column("method", sa.String(32), nullable=False),
         sa.Column("asked", sa.String(64), nullable=False),
-        sa.Column("result", sa.String(32), nullable=False),
+        sa.Column("result", sa.String(64), nullable=False),
         sa.Column("created", TIME, nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_formwright_requests")),
     )
