@@ -20,10 +20,11 @@ parser.add_argument("--picture", default="search_matformer.png", help="where: .p
 parser.add_argument("--share", type=float, default=0.9, help="of the whole network's latency")
 given = parser.parse_args()
 
-largest = whole(TASKS.load("python_chars").signature, patch=1)
+task = "digits" if given.quick else "python_chars"  # where a candidate is judged in a moment
+largest = whole(TASKS.load(task).signature, patch=1)
 spec = SearchSpec(
     space="matformer",
-    task="python_chars",
+    task=task,
     objectives=("quality", "latency_ms"),
     sampler="exact",  # what layers add is fitted, and the exact front of the sums is proposed
     trials=24,
