@@ -19,6 +19,7 @@ from .errors import InvalidRequest
 from .records import Event, SearchRecord, SearchState, TrialRecord
 from .wire import search_pb2 as pb
 
+LARGEST = 2**63 - 1  # of what an int64 holds
 BUDGETS = ("trials", "seconds", "flops")  # what a search may spend, which may change
 
 
@@ -79,7 +80,7 @@ def to_changes(changes: Mapping[str, Any]) -> tuple[pb.Search, list[str]]:
 
 def to_plan(plan: Plan) -> pb.Plan:
     return pb.Plan(
-        settings=min(plan.settings, 2**63 - 1),
+        settings=min(plan.settings, LARGEST),
         samples=[to_architecture(sample) for sample in plan.samples],
         training_flops=plan.training_flops,
     )

@@ -6,12 +6,19 @@ The only place that makes and reads them. It must not know the store or the wire
 from __future__ import annotations
 
 import re
+import socket
+import uuid
 
 from .errors import InvalidRequest
 
 _SEARCH = re.compile(r"searches/([0-9a-z][0-9a-z-]{0,62})", re.ASCII)
 _TRIAL = re.compile(r"searches/([0-9a-z][0-9a-z-]{0,62})/trials/([0-9]{1,9})", re.ASCII)
 _ARCHITECTURE = re.compile(r"architectures/(a[0-9]{1,3}:[0-9a-f]{64})", re.ASCII)
+
+
+def new_owner() -> str:
+    """A name for who runs searches, of this host and of nobody else."""
+    return f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
 
 
 def search_name(id: str) -> str:

@@ -12,10 +12,8 @@ import argparse
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -33,6 +31,7 @@ from ..search import (
     make_pool,
 )
 from .errors import DatabaseError, ServiceError
+from .names import new_owner
 from .records import Claim, SearchState
 from .settings import LEASE_S
 from .store import Store, open_store
@@ -195,11 +194,6 @@ def run_scheduler(
     finally:
         store.close()
     return 0
-
-
-def new_owner() -> str:
-    """A name for who runs searches, of this host and of nobody else."""
-    return f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
 
 
 def main() -> int:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import sys
-import uuid
 
 from .errors import ServiceError
+from .names import new_owner
 from .settings import Settings
 from .store import Store
 
@@ -39,7 +38,7 @@ class Supervisor:
         wait = FIRST_WAIT_S
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
-            owner = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+            owner = new_owner()
             started = loop.time()
             self._process = await self._start(owner)
             code = await self._ended(self._process)

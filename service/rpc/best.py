@@ -13,7 +13,15 @@ from ...search import METRICS, Metric, SearchSpec, metric_named
 from .. import convert, names
 from ..errors import InvalidRequest, NotAllowed
 from ..store import Store
-from ..store.measured import Bound, Place, Scope, Table, by_weights, undominated
+from ..store.measured import (
+    Bound,
+    Place,
+    Scope,
+    Table,
+    by_weights,
+    check_one_machine,
+    undominated,
+)
 from ..wire import search_pb2 as pb
 
 LIMIT, LARGEST = 100, 1000
@@ -88,10 +96,8 @@ def _check_comparable(found: Table, metrics: Sequence[Metric]) -> None:
     tasks = sorted({place.task for place in found.considered})
     if len(tasks) > 1 and any(metric.name == "quality" for metric in metrics):
         raise NotAllowed(f"qualities on different tasks do not compare; one of {', '.join(tasks)}")
-    machines = sorted({place.machine for place in found.considered})
-    if len(machines) > 1 and any(metric.of_machine for metric in metrics):
-        known = ", ".join(machines)
-        raise NotAllowed(f"machine: latencies of different machines do not compare; one of {known}")
+    if any(metric.of_machine for metric in metrics):
+        check_one_machine(place.machine for place in found.considered)
 
 
 def _once(front: Iterable[Place]) -> list[Place]:

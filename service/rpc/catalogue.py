@@ -8,10 +8,9 @@ from __future__ import annotations
 from functools import cache
 
 from ...search import BLOCKS, SPACES, TASKS, count_settings
+from ..convert import LARGEST
 from ..store import Store
 from ..wire import search_pb2 as pb
-
-LARGEST = 2**63 - 1  # of what an int64 holds
 
 
 def list_spaces(store: Store, request: pb.ListSpacesRequest) -> pb.ListSpacesResponse:

@@ -5,7 +5,7 @@ Next: `../rpc/best.py`, which compares them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -146,11 +146,16 @@ def kept_front(
         up = METRICS[name].direction is Direction.MAXIMIZE
         statement = statement.order_by(value.c.value.desc() if up else value.c.value)
     rows = connection.execute(statement.order_by(f.number)).all()
-    machines = sorted({row.of for row in rows})
-    if len(machines) > 1:
-        known = ", ".join(machines)
-        raise NotAllowed(f"machine: latencies of different machines do not compare; one of {known}")
+    check_one_machine(row.of for row in rows)
     return [Place(*row[:4], search.task) for row in rows], search.succeeded
+
+
+def check_one_machine(machines: Iterable[str]) -> None:
+    """Raises NotAllowed if what several have measured would be compared."""
+    known = sorted(set(machines))
+    if len(known) > 1:
+        which = f"one of {', '.join(known)}"
+        raise NotAllowed(f"machine: latencies of different machines do not compare; {which}")
 
 
 def undominated(costs: NDArray[np.float64]) -> list[int]:

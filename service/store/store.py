@@ -100,10 +100,8 @@ class Store:
                 "created": now,
                 "updated": now,
             }
-            if request_id:
-                refuse_used(connection, request_id)
             insert_if_new(connection, searches, "request_id", row)
-            if request_id:  # again: it may have been deleted while this one waited
+            if request_id:  # only now: its search may have been deleted while this one waited
                 refuse_used(connection, request_id)
             same_request = select(searches).where(searches.c.request_id == request)
             made = connection.execute(same_request).one_or_none()
