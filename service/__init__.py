@@ -1,7 +1,7 @@
 """The search service: gRPC server, store, scheduler and client.
 
-It may import what `formwright.search` exports; it must not import ray. The flow: `cli.py` or
-`client.py` -> the wire -> `servicer.py` -> `handlers.py` -> `store/`, from where `scheduler.py`
+It may import what `formwright.search` exports; it must not import ray. The flow: `cli/` or
+`client/` -> the wire -> `servicer.py` -> `rpc/` -> `store/`, from where `scheduler.py`
 takes searches and runs them. Everything is loaded on first use (PEP 562), so that a client needs
 no SQLAlchemy and no torch.
 """
@@ -15,9 +15,12 @@ if __name__ != "formwright.service":
     raise ImportError("import formwright.service, not service")
 
 if TYPE_CHECKING:
+    from .client import AsyncClient as AsyncClient
     from .client import Client as Client
     from .embedded import local_server as local_server
     from .errors import ServiceError as ServiceError
+    from .records import ArtifactRecord as ArtifactRecord
+    from .records import ArtifactState as ArtifactState
     from .records import Event as Event
     from .records import SearchRecord as SearchRecord
     from .records import SearchState as SearchState
@@ -28,9 +31,12 @@ if TYPE_CHECKING:
 # name -> the module that owns it
 _LAZY = {
     "Client": ".client",
+    "AsyncClient": ".client",
     "SearchRecord": ".records",
     "SearchState": ".records",
     "TrialRecord": ".records",
+    "ArtifactRecord": ".records",
+    "ArtifactState": ".records",
     "Event": ".records",
     "ServiceError": ".errors",
     "Settings": ".settings",

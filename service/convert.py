@@ -16,7 +16,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from ..search import ArchSpec, Plan, SearchSpec, TrialState
 from . import names
 from .errors import InvalidRequest
-from .records import Event, SearchRecord, SearchState, TrialRecord
+from .records import (
+    ArtifactFile,
+    ArtifactRecord,
+    ArtifactState,
+    Event,
+    SearchRecord,
+    SearchState,
+    TrialRecord,
+)
 from .wire import search_pb2 as pb
 
 LARGEST = 2**63 - 1  # of what an int64 holds
@@ -161,6 +169,46 @@ def to_architecture(architecture: ArchSpec) -> pb.Architecture:
         spec_json=architecture.to_json(),
         short=architecture.short(),
     )
+
+
+def to_artifact(record: ArtifactRecord) -> pb.Artifact:
+    return pb.Artifact(
+        name=names.artifact_name(record.search_id, record.number),
+        state=getattr(pb, f"ARTIFACT_STATE_{record.state.value}"),
+        error=record.error,
+        seeds=record.seeds,
+        done_steps=record.done,
+        total_steps=record.total,
+        step=record.step,
+        files=map(to_file, record.files),
+        create_time=to_time(record.created),
+        update_time=to_time(record.updated),
+    )
+
+
+def from_artifact(message: pb.Artifact) -> ArtifactRecord:
+    id, number = names.artifact_id(message.name)
+    return ArtifactRecord(
+        search_id=id,
+        number=number,
+        state=ArtifactState(pb.ArtifactState.Name(message.state).removeprefix("ARTIFACT_STATE_")),
+        error=message.error,
+        seeds=message.seeds,
+        done=message.done_steps,
+        total=message.total_steps,
+        step=message.step,
+        files=tuple(map(from_file, message.files)),
+        created=from_time(message.create_time),
+        updated=from_time(message.update_time),
+    )
+
+
+def to_file(file: ArtifactFile) -> pb.ArtifactFile:
+    return pb.ArtifactFile(path=file.path, size=file.size, sha256=file.sha256)
+
+
+def from_file(message: pb.ArtifactFile) -> ArtifactFile:
+    return ArtifactFile(message.path, message.size, message.sha256)
 
 
 def to_event(event: Event) -> pb.Event:

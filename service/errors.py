@@ -8,6 +8,7 @@
         ├── AlreadyExists        the request id was used for something else
         ├── Stale                somebody else has changed it meanwhile
         ├── NotAllowed           the search is in a state that does not permit it
+        ├── Failed               what was to be made cannot be made
         ├── Unavailable          the server cannot be reached
         │   └── Stopping             it is about to stop
         ├── InternalError        the server failed; its log has the rest under the id shown
@@ -52,6 +53,10 @@ class NotAllowed(ServiceError):
 
 class Stale(ServiceError):
     """It is not what it was when the caller looked: read it again."""
+
+
+class Failed(ServiceError):
+    """What was to be made cannot be made: the message says why."""
 
 
 class Unavailable(ServiceError, ConnectionError):

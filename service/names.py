@@ -1,4 +1,5 @@
-"""Resource names: `searches/{id}`, `searches/{id}/trials/{n}`, `architectures/{fingerprint}`.
+"""Resource names: `searches/{id}`, `searches/{id}/trials/{n}`, that with `/artifact`, and
+`architectures/{fingerprint}`.
 
 The only place that makes and reads them. It must not know the store or the wire.
 """
@@ -13,6 +14,7 @@ from .errors import InvalidRequest
 
 _SEARCH = re.compile(r"searches/([0-9a-z][0-9a-z-]{0,62})", re.ASCII)
 _TRIAL = re.compile(r"searches/([0-9a-z][0-9a-z-]{0,62})/trials/([0-9]{1,9})", re.ASCII)
+_ARTIFACT = re.compile(r"searches/([0-9a-z][0-9a-z-]{0,62})/trials/([0-9]{1,9})/artifact", re.ASCII)
 _ARCHITECTURE = re.compile(r"architectures/(a[0-9]{1,3}:[0-9a-f]{64})", re.ASCII)
 
 
@@ -27,6 +29,10 @@ def search_name(id: str) -> str:
 
 def trial_name(id: str, number: int) -> str:
     return f"searches/{id}/trials/{number}"
+
+
+def artifact_name(id: str, number: int) -> str:
+    return f"{trial_name(id, number)}/artifact"
 
 
 def architecture_name(fingerprint: str) -> str:
@@ -50,6 +56,13 @@ def trial_id(name: str, field: str = "name") -> tuple[str, int]:
     """
     wanted = "a trial; wanted searches/{id}/trials/{number}"
     id, number = _read(_TRIAL, name, wanted, field)
+    return id, int(number)
+
+
+def artifact_id(name: str, field: str = "name") -> tuple[str, int]:
+    """The search's id and the trial's number in an artefact's name. Raises InvalidRequest."""
+    wanted = "an artifact; wanted searches/{id}/trials/{number}/artifact"
+    id, number = _read(_ARTIFACT, name, wanted, field)
     return id, int(number)
 
 

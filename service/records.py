@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from ..search import ArchSpec, SearchSpec, TrialState, machine_of
+from ..search import ArchSpec, SearchSpec, Trial, TrialState, machine_of
 
 Item = TypeVar("Item")
 
@@ -135,6 +135,54 @@ class Event:
     trial: TrialRecord | None = None
     left: tuple[int, ...] | None = None
     changed: tuple[str, ...] = ()
+
+
+class ArtifactState(StrEnum):
+    """Where an artefact is."""
+
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    READY = "READY"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True)
+class ArtifactFile:
+    """A file of an artefact; `size` in bytes, `sha256` in hexadecimal digits."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ArtifactRecord:
+    """What is kept of a trial, as the store has it: chosen from `seeds` trainings; `done` of
+    `total` steps are done, and `step` comes next. Its `files` are there once it is READY."""
+
+    search_id: str
+    number: int
+    state: ArtifactState
+    error: str
+    seeds: int
+    done: int
+    total: int
+    step: str
+    files: tuple[ArtifactFile, ...]
+    created: datetime
+    updated: datetime
+
+
+@dataclass(frozen=True)
+class ArtifactClaim:
+    """The right to make an artefact until the lease ends; `epoch` as in `Claim`."""
+
+    search_id: str
+    spec: SearchSpec
+    trial: Trial
+    seeds: int
+    owner: str
+    epoch: int
 
 
 @dataclass(frozen=True)

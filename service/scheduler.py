@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from ..errors import FormwrightError
 from ..search import (
@@ -31,6 +28,8 @@ from ..search import (
     make_pool,
 )
 from .errors import DatabaseError, ServiceError
+from .keeper import Keepers
+from .leases import follow_parent, leased
 from .names import new_owner
 from .records import Claim, SearchState
 from .settings import LEASE_S
@@ -39,7 +38,8 @@ from .store import Store, open_store
 log = logging.getLogger("formwright.scheduler")
 
 IDLE_S = 0.25  # how long a queued search may go unseen
-LETTING_GO_S = 20.0  # after which a scheduler that was told to end is ended
+LETTING_GO_S = 20.0  # after which a scheduler that was told to end is ended; what it left behind,
+# its reaper ends
 
 
 class Scheduler:
@@ -47,7 +47,7 @@ class Scheduler:
 
     def __init__(self, store: Store, owner: str, workers: int, ray: str | None) -> None:
         self._store = store
-        self._owner = owner
+        self.owner = owner
         self._workers = workers
         self._ray = ray
         self._pool: tuple[int, Pool] | None = None
@@ -65,11 +65,11 @@ class Scheduler:
         finally:
             if self._pool is not None:
                 self._pool[1].close()
-            self._store.release(self._owner)
+            self._store.release(self.owner)
 
     def _claim(self) -> Claim | None:
         try:
-            return self._store.claim(self._owner, LEASE_S)
+            return self._store.claim(self.owner, LEASE_S)
         except ServiceError as error:  # a database that is locked today may be free tomorrow
             log.warning("%s", error)
             return None
@@ -78,7 +78,7 @@ class Scheduler:
         log.info("search %s: claimed, epoch %d", claim.search.id, claim.epoch)
         kept = _Log(self._store, claim, self.stopping)
         try:
-            with self._lease(claim):
+            with leased(lambda: self._store.renew(claim, LEASE_S)):
                 self._drive(claim, kept)
         except DatabaseError as error:  # its lease runs out, and somebody tries again
             log.warning("search %s: %s", claim.search.id, error)
@@ -118,27 +118,6 @@ class Scheduler:
             self._pool = None  # so that a pool that cannot be made leaves none
             self._pool = threads, make_pool(self._workers, threads, self._ray)
         return self._pool[1]
-
-    @contextmanager
-    def _lease(self, claim: Claim) -> Iterator[None]:
-        """Renews the lease from a thread for as long as the search runs here."""
-        done = threading.Event()
-
-        def renew() -> None:
-            while not done.wait(LEASE_S / 3):
-                try:
-                    if not self._store.renew(claim, LEASE_S):
-                        return
-                except FormwrightError as error:  # the next renewal may come in time
-                    log.warning("search %s: lease not renewed: %s", claim.search.id, error)
-
-        thread = threading.Thread(target=renew, name="formwright-lease")
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
 
 
 class _Log:
@@ -182,12 +161,14 @@ def run_scheduler(
     store = open_store(database)
     scheduler = Scheduler(store, owner or new_owner(), workers, ray)
     if with_parent:
-        threading.Thread(target=_follow_parent, args=(scheduler,), daemon=True).start()
+        follow_parent(scheduler.stopping.set, LETTING_GO_S)
     else:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: scheduler.stopping.set())
+    keepers = Keepers(store, database, scheduler.owner, scheduler.stopping)
     try:
-        scheduler.serve()
+        with keepers:
+            scheduler.serve()
     except PoolError as error:
         log.error("%s", error)
         return 3
@@ -206,13 +187,6 @@ def main() -> int:
     given = parser.parse_args()
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
     return run_scheduler(given.database, given.workers, given.ray, given.owner, with_parent=True)
-
-
-def _follow_parent(scheduler: Scheduler) -> None:
-    sys.stdin.read()  # until the server is gone
-    scheduler.stopping.set()
-    threading.Event().wait(LETTING_GO_S)
-    os._exit(4)  # what it left behind, its reaper ends
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from ..errors import FormwrightError
 from . import names
 from .answers import Answers
 from .errors import InvalidRequest
-from .rpc.methods import METHODS, SERVICE, Method
+from .rpc.methods import METHODS, SERVICE, STREAMS, Method, Stream
 from .status import details_of, message_of, row_of
 from .store import Store
 from .watch import Hub
@@ -48,7 +48,9 @@ class Servicer:
         served: dict[str, Any] = {
             method.name: unary(partial(self._unary, method)) for method in METHODS
         }
-        served["WatchSearch"] = grpc.unary_stream_rpc_method_handler(self._watch)
+        many = grpc.unary_stream_rpc_method_handler
+        served |= {stream.name: many(partial(self._stream, stream)) for stream in STREAMS}
+        served["WatchSearch"] = many(self._watch)
         return grpc.method_handlers_generic_handler(SERVICE, served)
 
     async def _unary(self, method: Method, request: bytes, context: Any) -> bytes:
@@ -61,6 +63,14 @@ class Servicer:
                 known = await self._in_thread(_answer, method, self._store, request)
                 self._answers.put(key, version, known)
             return known
+        except Exception as error:
+            await _refuse(context, error)
+
+    async def _stream(self, stream: Stream, request: bytes, context: Any) -> AsyncIterator[bytes]:
+        try:
+            answers = stream.handler(self._store, _decoded(stream.request, request))
+            while (answer := await self._in_thread(next, answers, None)) is not None:
+                yield answer.SerializeToString()
         except Exception as error:
             await _refuse(context, error)
 

@@ -148,17 +148,20 @@ class Hub:
             line.tell()
 
 
-def encoded(store: Store, id: str, after: int, last: int) -> tuple[int, bytes]:
-    """The events behind `after` up to `last`, at most `EVENTS`, and the number of the last one."""
+def message_after(store: Store, id: str, after: int, last: int) -> pb.WatchSearchResponse:
+    """The events behind `after` up to `last`, at most `EVENTS`."""
     events = store.events(id, after, min(EVENTS, last - after))
-    search = store.get_search(id)
-    end = events[-1].sequence
-    message = pb.WatchSearchResponse(
+    return pb.WatchSearchResponse(
         events=[convert.to_event(event) for event in events],
-        last_sequence=end,
-        progress=convert.to_progress(search),
+        last_sequence=events[-1].sequence,
+        progress=convert.to_progress(store.get_search(id)),
     )
-    return end, message.SerializeToString()
+
+
+def encoded(store: Store, id: str, after: int, last: int) -> tuple[int, bytes]:
+    """The same as bytes, and the number of its last event."""
+    message = message_after(store, id, after, last)
+    return message.last_sequence, message.SerializeToString()
 
 
 def bookmark(after: int) -> bytes:

@@ -27,7 +27,7 @@ ONLY = {
     "matplotlib": ("search/show/picture.py", "search/show/panels.py"),
     "sqlalchemy": ("service/store/",),
     "grpc": (
-        "service/client.py",
+        "service/client/",
         "service/host.py",
         "service/server.py",
         "service/servicer.py",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from ..store import Store
 from ..wire import search_pb2 as pb
-from . import best, catalogue, searches, trials
+from . import artifacts, best, catalogue, searches, trials
 
 SERVICE = "formwright.v1.SearchService"
 
@@ -24,6 +24,16 @@ class Method:
     request: type[Message]
     handler: Callable[[Store, Any], Message]
     reads: bool = False
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An RPC with many answers, each of which is read when it can be sent. Those of `WatchSearch`
+    come from elsewhere: `../watch.py`."""
+
+    name: str
+    request: type[Message]
+    handler: Callable[[Store, Any], Iterator[Message]]
 
 
 METHODS: tuple[Method, ...] = (
@@ -44,7 +54,13 @@ METHODS: tuple[Method, ...] = (
         reads=True,
     ),
     Method("GetArchitecture", pb.GetArchitectureRequest, trials.get_architecture, reads=True),
+    Method("CreateArtifact", pb.CreateArtifactRequest, artifacts.create_artifact),
+    Method("GetArtifact", pb.GetArtifactRequest, artifacts.get_artifact, reads=True),
     Method("ListSpaces", pb.ListSpacesRequest, catalogue.list_spaces, reads=True),
     Method("ListTasks", pb.ListTasksRequest, catalogue.list_tasks, reads=True),
     Method("ListBlocks", pb.ListBlocksRequest, catalogue.list_blocks, reads=True),
+)
+
+STREAMS: tuple[Stream, ...] = (
+    Stream("DownloadArtifact", pb.DownloadArtifactRequest, artifacts.download_artifact),
 )

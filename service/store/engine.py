@@ -6,6 +6,7 @@ SQLite file, on one host. It must not know the tables. Next: `migrate.py`, `stor
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import threading
 import time
@@ -133,10 +134,12 @@ def insert_if_new(connection: Connection, table: Table, column: str, row: dict[s
     return connection.execute(made).first() is not None
 
 
-def lock_schema(connection: Connection) -> None:
-    """Only one at a time migrates. On SQLite a transaction that writes is alone anyway."""
+def lock_all(connection: Connection, what: str) -> None:
+    """Until the transaction ends nobody else has the lock of this name. On SQLite a transaction
+    that writes is alone anyway."""
     if connection.dialect.name != "sqlite":
-        key = int.from_bytes(b"formwrig", "big")
+        digest = hashlib.sha256(f"formwright {what}".encode()).digest()
+        key = int.from_bytes(digest[:8], "big", signed=True)
         connection.execute(select(func.pg_advisory_xact_lock(key)))
 
 

@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from ..errors import SetupError
-from .engine import Database, lock_schema
+from .engine import Database, lock_all
 from .schema import PREFIX, Base
 
 VERSION_TABLE = f"{PREFIX}alembic_version"
@@ -32,7 +32,7 @@ def upgrade(database: Database) -> None:
     if done:
         return
     with database.write() as connection:
-        lock_schema(connection)
+        lock_all(connection, "schema")
         if _is_current(connection, scripts, database.where):
             return  # another process was faster
         context = migration_context(connection, scripts)

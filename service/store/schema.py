@@ -18,6 +18,7 @@ from sqlalchemy import (
     ForeignKey,
     ForeignKeyConstraint,
     Index,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -194,6 +195,61 @@ class EventRow(Base):
     )
 
 
+class ArtifactRow(Base):
+    """What is kept of a trial, and the lease of who makes it. `tries` counts the claims since
+    somebody has asked for it; `epoch` all of them."""
+
+    __tablename__ = f"{PREFIX}artifacts"
+
+    search_key: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    seeds: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16))
+    error: Mapped[str] = mapped_column(Text)
+    done: Mapped[int]
+    total: Mapped[int]
+    step: Mapped[str] = mapped_column(Text)
+    owner: Mapped[str] = mapped_column(Text)
+    epoch: Mapped[int]
+    tries: Mapped[int]
+    lease_expires: Mapped[datetime | None] = mapped_column(UtcTime)
+    created: Mapped[datetime] = mapped_column(UtcTime)
+    updated: Mapped[datetime] = mapped_column(UtcTime)
+
+    __table_args__ = (
+        ForeignKeyConstraint(["search_key", "number"], [TrialRow.search_key, TrialRow.number]),
+        Index(None, "state", "created"),
+    )
+
+
+class FileRow(Base):
+    """A file of an artefact; its content is in `PieceRow`."""
+
+    __tablename__ = f"{PREFIX}files"
+
+    search_key: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    path: Mapped[str] = mapped_column(String(200), primary_key=True)
+    size: Mapped[int]
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["search_key", "number"], [ArtifactRow.search_key, ArtifactRow.number]
+        ),
+    )
+
+
+class PieceRow(Base):
+    """A piece of a content, by its SHA-256, once, whichever files have it; `at` is its place."""
+
+    __tablename__ = f"{PREFIX}pieces"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    at: Mapped[int] = mapped_column(primary_key=True)
+    data: Mapped[bytes] = mapped_column(LargeBinary)
+
+
 searches = cast(Table, SearchRow.__table__)
 architectures = cast(Table, ArchitectureRow.__table__)
 requests = cast(Table, RequestRow.__table__)
@@ -201,3 +257,6 @@ trials = cast(Table, TrialRow.__table__)
 front = cast(Table, FrontRow.__table__)
 metrics = cast(Table, MetricRow.__table__)
 events = cast(Table, EventRow.__table__)
+artifacts = cast(Table, ArtifactRow.__table__)
+files = cast(Table, FileRow.__table__)
+pieces = cast(Table, PieceRow.__table__)

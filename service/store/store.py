@@ -8,11 +8,10 @@ Next: `queries.py`, `writes.py`, `trial_log.py`.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, and_, or_, select, update
+from sqlalchemy import Connection, select
 
 from ...errors import one_line
 from ...search import ArchSpec, Metric, SearchSpec, TrialState
@@ -27,7 +26,8 @@ from ..records import (
     SearchState,
     TrialRecord,
 )
-from . import migrate, queries, writes
+from . import claims, migrate, queries, writes
+from .artifacts import Artifacts
 from .engine import BUSY_S, Database, clock, insert_if_new, read_url
 from .listing import SEARCHES, TRIALS, Listing
 from .measured import Bound, Place, Scope, Table, kept_front, measured
@@ -60,6 +60,7 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.artifacts = Artifacts(database)
 
     def close(self) -> None:
         self._database.close()
@@ -273,49 +274,18 @@ class Store:
         """Of the searches that wait, or whose runner let its lease end, the one of the highest
         priority, the oldest of these; None if there is none, or if it cannot be read and so has
         failed. Until the lease ends nobody else gets it."""
-        s = searches.c
         with self._database.write() as connection:
-            now = clock(connection)
-            left = or_(s.lease_expires.is_(None), s.lease_expires <= now)
-            orphaned = and_(s.state == SearchState.RUNNING.value, left)
-            waiting = or_(s.state == SearchState.QUEUED.value, orphaned)
-            first = (s.priority.desc(), s.key)
-            oldest = select(searches).where(waiting).order_by(*first).limit(1)
-            row = connection.execute(oldest.with_for_update(skip_locked=True)).one_or_none()
-            if row is None:
-                return None
-            expires = now + timedelta(seconds=lease_s)
-            new = {"owner": owner, "epoch": row.epoch + 1, "lease_expires": expires}
-            connection.execute(update(searches).where(s.key == row.key).values(new))
-            if row.state != SearchState.RUNNING:
-                writes.set_state(connection, row.key, now, SearchState.RUNNING)
-            try:
-                return Claim(queries.search_record(connection, row.id), owner, row.epoch + 1)
-            except InternalError as error:  # nobody can run it; it must not keep others waiting
-                writes.set_state(connection, row.key, now, SearchState.FAILED, str(error))
-                return None
+            return claims.claim(connection, owner, lease_s)
 
     def renew(self, claim: Claim, lease_s: float) -> bool:
         """Whether the claim still holds; its lease then ends in `lease_s` seconds."""
-        s = searches.c
         with self._database.write() as connection:
-            current = and_(
-                s.id == claim.search.id,
-                s.owner == claim.owner,
-                s.epoch == claim.epoch,
-                s.state == SearchState.RUNNING.value,
-            )
-            expires = clock(connection) + timedelta(seconds=lease_s)
-            renewed = update(searches).where(current).values(lease_expires=expires)
-            return connection.execute(renewed).rowcount == 1
+            return claims.renew(connection, claim, lease_s)
 
     def release(self, owner: str) -> int:
         """Ends all leases of this owner and says how many; the searches can be claimed at once."""
-        s = searches.c
         with self._database.write() as connection:
-            held = and_(s.owner == owner, s.state == SearchState.RUNNING.value)
-            ended = update(searches).where(held).values(owner="", lease_expires=None)
-            return connection.execute(ended).rowcount
+            return claims.release(connection, owner)
 
     def finish(
         self,
@@ -328,7 +298,7 @@ class Store:
         no change, if it is not by the spec `driven` any more that it came so far. Raises Fenced if
         the claim does not hold or the search cannot go there."""
         with self._database.write() as connection:
-            return writes.finish(connection, claim, state, error, driven)
+            return claims.finish(connection, claim, state, error, driven)
 
     def log(self, claim: Claim) -> StoreLog:
         """The log of the claimed search."""

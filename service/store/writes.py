@@ -12,12 +12,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from ...errors import one_line
-from ...search import Fenced, SearchSpec, Trial, TrialState, machine_of
-from ..errors import NotFound
-from ..records import SEARCH_TRANSITIONS, Claim, SearchRecord, SearchState
-from .engine import clock, insert_if_new
-from .queries import search_row
+from ...search import SearchSpec, Trial, TrialState, machine_of
+from ..records import SearchRecord, SearchState
+from .artifacts import delete_artifacts
+from .engine import insert_if_new
 from .requests import CREATE, record_request
 from .schema import architectures, events, front, metrics, searches, trials
 
@@ -91,6 +89,7 @@ def update_search(
 def delete_search(connection: Connection, row: Row[Any], now: datetime) -> None:
     """With all that is its own; architectures stay. The request that made it is remembered."""
     record_request(connection, row.request_id, CREATE, row.asked, row.id, now)
+    delete_artifacts(connection, row.key)
     for table in (front, events, metrics, trials):
         connection.execute(delete(table).where(table.c.search_key == row.key))
     connection.execute(delete(searches).where(searches.c.key == row.key))
@@ -127,41 +126,6 @@ def save_trial(
         connection.execute(insert(metrics), rows)
     payload = {name: new[name] for name in ("state", "attempt", "rung", "error")}
     return trial.number, payload | {"values": values}
-
-
-def claimed_row(connection: Connection, claim: Claim) -> Row[Any]:
-    """The locked row of the search that was claimed. Raises Fenced if the claim is out of date."""
-    try:
-        row = search_row(connection, claim.search.id, lock=True)
-    except NotFound as error:
-        raise Fenced(f"the search {claim.search.id} is not there") from error
-    if not is_current(row, claim):
-        now = f"is {row.state}, claimed {row.epoch} times, now by {row.owner or 'nobody'}"
-        raise Fenced(f"the search {row.id} {now}; not by {claim.owner} in claim {claim.epoch}")
-    return row
-
-
-def is_current(row: Row[Any], claim: Claim) -> bool:
-    """Whether this claim is the one that may write."""
-    running: bool = row.state == SearchState.RUNNING
-    return running and (row.owner, row.epoch) == (claim.owner, claim.epoch)
-
-
-def finish(
-    connection: Connection,
-    claim: Claim,
-    state: SearchState,
-    error: str,
-    driven: SearchSpec | None,
-) -> bool:
-    """See `Store.finish`."""
-    row = claimed_row(connection, claim)
-    if driven is not None and row.spec != driven.to_json():
-        return False
-    if state not in SEARCH_TRANSITIONS[SearchState(row.state)]:
-        raise Fenced(f"the search {row.id} is {row.state}; {state} cannot follow")
-    set_state(connection, row.key, clock(connection), state, one_line(error))
-    return True
 
 
 def save_architectures(connection: Connection, trials: Iterable[Trial]) -> None:

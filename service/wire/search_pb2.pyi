@@ -29,6 +29,14 @@ class TrialState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TRIAL_STATE_SUCCEEDED: _ClassVar[TrialState]
     TRIAL_STATE_PRUNED: _ClassVar[TrialState]
     TRIAL_STATE_FAILED: _ClassVar[TrialState]
+
+class ArtifactState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ARTIFACT_STATE_UNSPECIFIED: _ClassVar[ArtifactState]
+    ARTIFACT_STATE_QUEUED: _ClassVar[ArtifactState]
+    ARTIFACT_STATE_RUNNING: _ClassVar[ArtifactState]
+    ARTIFACT_STATE_READY: _ClassVar[ArtifactState]
+    ARTIFACT_STATE_FAILED: _ClassVar[ArtifactState]
 SEARCH_STATE_UNSPECIFIED: SearchState
 SEARCH_STATE_QUEUED: SearchState
 SEARCH_STATE_RUNNING: SearchState
@@ -42,6 +50,11 @@ TRIAL_STATE_RUNNING: TrialState
 TRIAL_STATE_SUCCEEDED: TrialState
 TRIAL_STATE_PRUNED: TrialState
 TRIAL_STATE_FAILED: TrialState
+ARTIFACT_STATE_UNSPECIFIED: ArtifactState
+ARTIFACT_STATE_QUEUED: ArtifactState
+ARTIFACT_STATE_RUNNING: ArtifactState
+ARTIFACT_STATE_READY: ArtifactState
+ARTIFACT_STATE_FAILED: ArtifactState
 
 class SearchSpec(_message.Message):
     __slots__ = ("space", "task", "trials", "objectives", "sampler", "seed", "steps", "batch", "threads", "target", "timeout_s", "attempts", "knobs", "constraints", "baselines", "budget", "rates", "pretrain", "rungs", "keep", "audit", "latency", "weights", "seconds", "flops", "proxies")
@@ -467,6 +480,88 @@ class GetArchitectureResponse(_message.Message):
     architecture: Architecture
     trials: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, architecture: _Optional[_Union[Architecture, _Mapping]] = ..., trials: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Artifact(_message.Message):
+    __slots__ = ("name", "state", "error", "seeds", "done_steps", "total_steps", "step", "files", "create_time", "update_time")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    SEEDS_FIELD_NUMBER: _ClassVar[int]
+    DONE_STEPS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_STEPS_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    state: ArtifactState
+    error: str
+    seeds: int
+    done_steps: int
+    total_steps: int
+    step: str
+    files: _containers.RepeatedCompositeFieldContainer[ArtifactFile]
+    create_time: _timestamp_pb2.Timestamp
+    update_time: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[ArtifactState, str]] = ..., error: _Optional[str] = ..., seeds: _Optional[int] = ..., done_steps: _Optional[int] = ..., total_steps: _Optional[int] = ..., step: _Optional[str] = ..., files: _Optional[_Iterable[_Union[ArtifactFile, _Mapping]]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class ArtifactFile(_message.Message):
+    __slots__ = ("path", "size", "sha256")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    size: int
+    sha256: str
+    def __init__(self, path: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
+
+class CreateArtifactRequest(_message.Message):
+    __slots__ = ("trial", "seeds", "request_id")
+    TRIAL_FIELD_NUMBER: _ClassVar[int]
+    SEEDS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    trial: str
+    seeds: int
+    request_id: str
+    def __init__(self, trial: _Optional[str] = ..., seeds: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class CreateArtifactResponse(_message.Message):
+    __slots__ = ("artifact",)
+    ARTIFACT_FIELD_NUMBER: _ClassVar[int]
+    artifact: Artifact
+    def __init__(self, artifact: _Optional[_Union[Artifact, _Mapping]] = ...) -> None: ...
+
+class GetArtifactRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class GetArtifactResponse(_message.Message):
+    __slots__ = ("artifact",)
+    ARTIFACT_FIELD_NUMBER: _ClassVar[int]
+    artifact: Artifact
+    def __init__(self, artifact: _Optional[_Union[Artifact, _Mapping]] = ...) -> None: ...
+
+class DownloadArtifactRequest(_message.Message):
+    __slots__ = ("name", "path", "offset")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    path: str
+    offset: int
+    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class DownloadArtifactResponse(_message.Message):
+    __slots__ = ("file", "offset", "data")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    file: ArtifactFile
+    offset: int
+    data: bytes
+    def __init__(self, file: _Optional[_Union[ArtifactFile, _Mapping]] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class ListSpacesRequest(_message.Message):
     __slots__ = ()

@@ -99,6 +99,21 @@ class SearchServiceStub(object):
                 request_serializer=formwright_dot_v1_dot_search__pb2.GetArchitectureRequest.SerializeToString,
                 response_deserializer=formwright_dot_v1_dot_search__pb2.GetArchitectureResponse.FromString,
                 _registered_method=True)
+        self.CreateArtifact = channel.unary_unary(
+                '/formwright.v1.SearchService/CreateArtifact',
+                request_serializer=formwright_dot_v1_dot_search__pb2.CreateArtifactRequest.SerializeToString,
+                response_deserializer=formwright_dot_v1_dot_search__pb2.CreateArtifactResponse.FromString,
+                _registered_method=True)
+        self.GetArtifact = channel.unary_unary(
+                '/formwright.v1.SearchService/GetArtifact',
+                request_serializer=formwright_dot_v1_dot_search__pb2.GetArtifactRequest.SerializeToString,
+                response_deserializer=formwright_dot_v1_dot_search__pb2.GetArtifactResponse.FromString,
+                _registered_method=True)
+        self.DownloadArtifact = channel.unary_stream(
+                '/formwright.v1.SearchService/DownloadArtifact',
+                request_serializer=formwright_dot_v1_dot_search__pb2.DownloadArtifactRequest.SerializeToString,
+                response_deserializer=formwright_dot_v1_dot_search__pb2.DownloadArtifactResponse.FromString,
+                _registered_method=True)
         self.ListSpaces = channel.unary_unary(
                 '/formwright.v1.SearchService/ListSpaces',
                 request_serializer=formwright_dot_v1_dot_search__pb2.ListSpacesRequest.SerializeToString,
@@ -222,6 +237,31 @@ class SearchServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateArtifact(self, request, context):
+        """Has the architecture of a trial kept, as an artifact: trained anew with several seeds, proven,
+        measured. A scheduler does so, beside its search. A trial has one artifact: asked for again it
+        is the same, or is tried again if it had failed. FAILED_PRECONDITION if the trial did not
+        succeed, or if there is one of another number of seeds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetArtifact(self, request, context):
+        """NOT_FOUND if nobody has asked for one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DownloadArtifact(self, request, context):
+        """One file of an artifact, from a byte on. The first message says how long it is and its SHA-256.
+        FAILED_PRECONDITION if the artifact is not ready; OUT_OF_RANGE behind the end of the file.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListSpaces(self, request, context):
         """What a spec may name.
         """
@@ -310,6 +350,21 @@ def add_SearchServiceServicer_to_server(servicer, server):
                     servicer.GetArchitecture,
                     request_deserializer=formwright_dot_v1_dot_search__pb2.GetArchitectureRequest.FromString,
                     response_serializer=formwright_dot_v1_dot_search__pb2.GetArchitectureResponse.SerializeToString,
+            ),
+            'CreateArtifact': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateArtifact,
+                    request_deserializer=formwright_dot_v1_dot_search__pb2.CreateArtifactRequest.FromString,
+                    response_serializer=formwright_dot_v1_dot_search__pb2.CreateArtifactResponse.SerializeToString,
+            ),
+            'GetArtifact': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetArtifact,
+                    request_deserializer=formwright_dot_v1_dot_search__pb2.GetArtifactRequest.FromString,
+                    response_serializer=formwright_dot_v1_dot_search__pb2.GetArtifactResponse.SerializeToString,
+            ),
+            'DownloadArtifact': grpc.unary_stream_rpc_method_handler(
+                    servicer.DownloadArtifact,
+                    request_deserializer=formwright_dot_v1_dot_search__pb2.DownloadArtifactRequest.FromString,
+                    response_serializer=formwright_dot_v1_dot_search__pb2.DownloadArtifactResponse.SerializeToString,
             ),
             'ListSpaces': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSpaces,
@@ -678,6 +733,87 @@ class SearchService(object):
             '/formwright.v1.SearchService/GetArchitecture',
             formwright_dot_v1_dot_search__pb2.GetArchitectureRequest.SerializeToString,
             formwright_dot_v1_dot_search__pb2.GetArchitectureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateArtifact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/formwright.v1.SearchService/CreateArtifact',
+            formwright_dot_v1_dot_search__pb2.CreateArtifactRequest.SerializeToString,
+            formwright_dot_v1_dot_search__pb2.CreateArtifactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetArtifact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/formwright.v1.SearchService/GetArtifact',
+            formwright_dot_v1_dot_search__pb2.GetArtifactRequest.SerializeToString,
+            formwright_dot_v1_dot_search__pb2.GetArtifactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DownloadArtifact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/formwright.v1.SearchService/DownloadArtifact',
+            formwright_dot_v1_dot_search__pb2.DownloadArtifactRequest.SerializeToString,
+            formwright_dot_v1_dot_search__pb2.DownloadArtifactResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -18,9 +18,12 @@ from formwright.service.store.schema import Base
 TABLES = {
     "formwright_alembic_version",
     "formwright_architectures",
+    "formwright_artifacts",
     "formwright_events",
+    "formwright_files",
     "formwright_front",
     "formwright_metrics",
+    "formwright_pieces",
     "formwright_requests",
     "formwright_searches",
     "formwright_trials",
@@ -60,7 +63,7 @@ def test_a_new_database_has_the_tables(path):
     make(path)
 
     assert tables(path) == TABLES
-    assert sql(path, "SELECT version_num FROM formwright_alembic_version") == [("0003",)]
+    assert sql(path, "SELECT version_num FROM formwright_alembic_version") == [("0004",)]
     assert sql(path, "PRAGMA journal_mode") == [("wal",)]
 
 

@@ -1,0 +1,93 @@
+"""Messages to a server and back. Requests whose answer was lost are sent again: those that change
+something carry an id, so that their effect is there once.
+
+It must not know what messages mean. What both clients share stands above, the blocking form below;
+`aio.py` has the other. Next: `sync.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from typing import Any, Protocol
+
+import grpc
+
+from ...errors import FormwrightError
+from .. import errors
+from ..status import raised_by
+from ..wire import search_pb2_grpc as pb_grpc
+
+RETRIES_S = (0.05, 0.1, 0.2, 0.4, 0.8)  # before a request is sent again
+OPTIONS = (
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.max_receive_message_length", 64 << 20),  # a page with all its records
+)
+
+
+def is_away(error: Any) -> bool:
+    """Whether the server may answer again."""
+    return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+def exception_of(error: Any, server: str) -> FormwrightError:
+    """The exception that a status stands for."""
+    kind, field = raised_by(error)
+    if kind is errors.Unavailable:
+        why = error.details() or ""
+        why = "" if why.startswith("failed to connect") else f" ({why})"
+        return kind(f"no answer from {server}{why}; is `formwright serve` running there?")
+    made = kind(error.details())
+    if isinstance(made, errors.InvalidRequest):
+        made.field = field
+    return made
+
+
+class Wire(Protocol):
+    """Who answers. What is raised are the exceptions of `errors.py`."""
+
+    server: str
+    closed: bool
+
+    def unary(self, method: str, request: Any) -> Any: ...
+
+    def stream(self, method: str, request: Any) -> Generator[Any, None, None]: ...
+
+    def close(self) -> None: ...
+
+
+class Remote:
+    """A channel to one server."""
+
+    def __init__(self, server: str, timeout_s: float) -> None:
+        self.server, self._timeout_s = server, timeout_s
+        self.closed = False
+        self._channel = grpc.insecure_channel(server, options=OPTIONS)
+        self._stub: Any = pb_grpc.SearchServiceStub(self._channel)
+
+    def unary(self, method: str, request: Any) -> Any:
+        until = time.monotonic() + self._timeout_s
+        for pause in (*RETRIES_S, None):
+            try:
+                left = max(0.0, until - time.monotonic())
+                return getattr(self._stub, method)(request, timeout=left)
+            except grpc.RpcError as error:
+                again = is_away(error) and pause is not None and not self.closed
+                if not again or time.monotonic() + (pause or 0) > until:
+                    raise exception_of(error, self.server) from None
+                time.sleep(pause or 0)
+        raise AssertionError("the last one raises")
+
+    def stream(self, method: str, request: Any) -> Generator[Any, None, None]:
+        """Raises Unavailable where the server goes away; what was said until then stands."""
+        call = getattr(self._stub, method)(request)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise exception_of(error, self.server) from None
+        finally:
+            call.cancel()
+
+    def close(self) -> None:
+        self.closed = True
+        self._channel.close()

@@ -1,0 +1,159 @@
+"""The keeper: a process that makes the artefacts that were asked for, beside a scheduler.
+
+A scheduler starts one when there is something to make and holds the other end of its standard
+input; it ends when nothing is left, or when its scheduler does. What it was making then is made by
+the next one: trainings go on from their checkpoints. It must not know grpc.
+Next: `store/artifacts.py`; `formwright.search.keep`, which does the work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from types import TracebackType
+
+from ..errors import FormwrightError, one_line
+from ..search import Fenced
+from .errors import ServiceError
+from .leases import follow_parent, leased
+from .records import ArtifactClaim
+from .settings import LEASE_S
+from .store import Store, open_store
+
+log = logging.getLogger("formwright.scheduler")
+
+LOOK_S = 1.0  # how long an artefact may go unseen
+AGAIN_S = 10.0  # after one that ended in another way than it should
+ENDING_S = 5.0  # after which a keeper that was told to end is killed
+
+
+class Keepers:
+    """Keeps a keeper running while there is something to make, from a thread, as long as the
+    `with` block lasts."""
+
+    def __init__(self, store: Store, database: str, owner: str, stopping: threading.Event) -> None:
+        self._store, self._owner, self._stopping = store, owner, stopping
+        self._command = [sys.executable, "-P", "-m", "formwright.service.keeper"]
+        self._command += [f"--database={database}", f"--owner={owner}"]
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="formwright-keepers")
+
+    def __enter__(self) -> Keepers:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _over(self) -> bool:
+        return self._ended.is_set() or self._stopping.is_set()
+
+    def _run(self) -> None:
+        while not self._over():
+            try:
+                wanted = self._store.artifacts.waiting()
+            except FormwrightError as error:  # a database that is away may come back
+                log.warning("%s", error)
+                wanted = False
+            well = self._keep() if wanted else True
+            self._ended.wait(LOOK_S if well else AGAIN_S)
+
+    def _keep(self) -> bool:
+        """Starts a keeper and waits until it ends, or must; whether it did what it could."""
+        process = subprocess.Popen(self._command, stdin=subprocess.PIPE, start_new_session=True)
+        while process.poll() is None and not self._over():
+            self._ended.wait(LOOK_S / 5)
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            code = process.wait(None if self._over() is False else ENDING_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait()
+        if code and not self._over():
+            log.warning("the keeper ended with code %d", code)
+            self._release()
+        return not code
+
+    def _release(self) -> None:
+        """The lease need not run out: whoever held it is known to be gone."""
+        try:
+            self._store.artifacts.release(self._owner)
+        except ServiceError as error:
+            log.warning("%s", error)
+
+
+def keep_all(store: Store, owner: str, folder: Path) -> None:
+    """Makes what can be claimed, until there is nothing left; `folder` is for what is half done."""
+    while store.artifacts.waiting():
+        claim = store.artifacts.claim(owner, LEASE_S)
+        if claim is not None:
+            try:
+                _keep(store, claim, folder)
+            except Fenced as error:
+                log.info("%s", error)
+
+
+def _keep(store: Store, claim: ArtifactClaim, folder: Path) -> None:
+    """Raises Fenced."""
+    from ..search import keep  # loads torch, and whoever only starts keepers does not need it
+
+    def told(done: int, total: int, step: str) -> None:
+        try:
+            store.artifacts.tell(claim, done, total, step)
+        except ServiceError as error:  # it is only for people
+            log.warning("%s", error)
+
+    short = claim.trial.architecture.fingerprint().partition(":")[2][:12]
+    made = folder / f"trial-{claim.trial.number}-{short}"
+    shutil.rmtree(made, ignore_errors=True)
+    architecture, seeds = claim.trial.architecture, claim.seeds
+    try:
+        with leased(lambda: store.artifacts.renew(claim, LEASE_S)):
+            keep(architecture, claim.spec, made, seeds=seeds, trial=claim.trial, progress=told)
+        store.artifacts.finish(claim, made)
+    except (Fenced, ServiceError):
+        raise
+    except Exception as error:
+        if not isinstance(error, FormwrightError):
+            log.exception("the artifact of trial %d failed", claim.trial.number)
+        store.artifacts.fail(claim, one_line(f"{type(error).__name__}: {error}"))
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def main() -> int:
+    """The process. Exit code 1 if the database fails; what was being made is made again."""
+    parser = argparse.ArgumentParser()
+    for name in ("--database", "--owner"):
+        parser.add_argument(name, required=True)
+    given = parser.parse_args()
+    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
+    folder = Path(tempfile.mkdtemp(prefix="formwright-keeper-"))
+    follow_parent(lambda: shutil.rmtree(folder, ignore_errors=True), 0.0)
+    try:
+        store = open_store(given.database)
+        keep_all(store, given.owner, folder)
+        store.close()
+    except ServiceError as error:
+        log.error("%s", error)
+        return 1
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
