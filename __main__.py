@@ -31,6 +31,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "watch": ("formwright.service.cli.look", "watch", "show a search until it has ended"),
     "best": ("formwright.service.cli.look", "best", "the best architectures that were found"),
     "pareto": ("formwright.service.cli.look", "pareto", "the Pareto front that was found"),
+    "report": ("formwright.service.cli.fetch", "report", "what a search has found, on one page"),
+    "fetch": ("formwright.service.cli.fetch", "fetch", "a trial, trained and proven, as a folder"),
     "trials": ("formwright.service.cli.look", "trials", "every trial of a search"),
     "cancel": ("formwright.service.cli.manage", "cancel", "end a search"),
     "pause": ("formwright.service.cli.manage", "pause", "let go of a search's workers"),

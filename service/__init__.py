@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .records import SearchRecord as SearchRecord
     from .records import SearchState as SearchState
     from .records import TrialRecord as TrialRecord
+    from .results import result_of as result_of
+    from .results import to_frame as to_frame
     from .server import serve as serve
     from .settings import Settings as Settings
 
@@ -40,6 +42,8 @@ _LAZY = {
     "Event": ".records",
     "ServiceError": ".errors",
     "Settings": ".settings",
+    "result_of": ".results",
+    "to_frame": ".results",
     "serve": ".server",
     "local_server": ".embedded",
 }

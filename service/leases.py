@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,7 +45,9 @@ def follow_parent(told: Callable[[], None], patience_s: float) -> None:
     and is ended once patience is."""
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        # not by `sys.stdin`, whose lock a process that ends by itself could not take
+        while os.read(0, 4096):
+            continue
         told()
         threading.Event().wait(patience_s)
         os._exit(4)

@@ -12,9 +12,10 @@ from rich.console import Console
 from ...search import SearchSpec
 from ..client import Client
 from ..errors import InvalidRequest
+from ..rows import search_row, trial_row
 from ..show import front_table, plot, searches_table, trials_table
 from .common import followed, parser, run, search_of
-from .output import add_format, search_row, show, trial_row
+from .output import add_format, show
 
 
 def searches(arguments: list[str]) -> int:

@@ -20,7 +20,7 @@ from ..settings import server_address, with_port
 from . import calls
 from .aio_wires import AsyncLocal, AsyncRemote, AsyncWire
 from .calls import Bounds, Call
-from .downloads import Part, files_of, is_open, prepared
+from .downloads import Part, check_folder, is_open, prepared
 from .sync import AGAIN_S, LOOK_S, Told
 
 T = TypeVar("T")
@@ -157,12 +157,13 @@ class AsyncClient:
         told: Told = lambda record: None,
     ) -> Path:
         record = await self.keep(id, number, seeds=seeds)
+        check_folder(to, record)
         told(record)
         while is_open(record):
             await asyncio.sleep(LOOK_S)
             record = await self.artifact(id, number)
             told(record)
-        for part in prepared(to, files_of(record)):
+        for part in prepared(to, record):
             await self._fetch(id, number, part)
         return Path(to)
 

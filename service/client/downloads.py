@@ -6,7 +6,6 @@ It must not know where pieces come from. Next: `sync.py`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import Failed, InternalError, InvalidRequest
@@ -55,23 +54,24 @@ def is_open(record: ArtifactRecord) -> bool:
     return record.state in (ArtifactState.QUEUED, ArtifactState.RUNNING)
 
 
-def files_of(record: ArtifactRecord) -> Sequence[ArtifactFile]:
-    """What is to be downloaded. Raises Failed if the artefact could not be made."""
-    if record.state is ArtifactState.FAILED:
-        raise Failed(f"trial {record.number} could not be kept: {record.error}")
-    return record.files
-
-
-def prepared(folder: str | Path, files: Sequence[ArtifactFile]) -> list[Part]:
-    """Makes the folder. Raises InvalidRequest if it holds what is not of this artefact."""
+def check_folder(folder: str | Path, record: ArtifactRecord) -> None:
+    """Raises InvalidRequest if the folder holds what is not of this artefact."""
     folder = Path(folder)
-    parts = [Part(folder, file) for file in files]
     if folder.exists() and not folder.is_dir():
         raise InvalidRequest(f"{folder} is not a folder", "to")
-    names = {name for file in files for name in (file.path, f".{file.path}.part")}
+    names = {name for file in record.files for name in (file.path, f".{file.path}.part")}
     if folder.is_dir() and (others := sorted({path.name for path in folder.iterdir()} - names)):
         raise InvalidRequest(f"{folder} holds something else, {others[0]}; name a new one", "to")
-    folder.mkdir(parents=True, exist_ok=True)
+
+
+def prepared(folder: str | Path, record: ArtifactRecord) -> list[Part]:
+    """Makes the folder; the files that are not there yet. Raises Failed if the artefact could not
+    be made, InvalidRequest as `check_folder`."""
+    if record.state is ArtifactState.FAILED:
+        raise Failed(f"trial {record.number} could not be kept: {record.error}")
+    parts = [Part(Path(folder), file) for file in record.files]
+    check_folder(folder, record)
+    Path(folder).mkdir(parents=True, exist_ok=True)
     return [part for part in parts if not part.is_there()]
 
 

@@ -18,7 +18,7 @@ from ..records import ArtifactRecord, Event, SearchRecord, TrialRecord
 from ..settings import server_address, with_port
 from . import calls
 from .calls import Bounds, Call
-from .downloads import Part, files_of, is_open, prepared
+from .downloads import Part, check_folder, is_open, prepared
 from .remote import Remote, Wire
 
 T = TypeVar("T")
@@ -189,12 +189,13 @@ class Client:
         need be, waits, and downloads what of it is not there already. `told` hears how far it is.
         Raises Failed if it cannot be made, InvalidRequest if the folder holds something else."""
         record = self.keep(id, number, seeds=seeds)
+        check_folder(to, record)
         told(record)
         while is_open(record):
             time.sleep(LOOK_S)
             record = self.artifact(id, number)
             told(record)
-        for part in prepared(to, files_of(record)):
+        for part in prepared(to, record):
             self._fetch(id, number, part)
         return Path(to)
 

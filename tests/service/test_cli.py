@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from formwright.search import Result, load
 from formwright.service.embedded import address_of, start_server, stop_server
 
 
@@ -171,3 +172,35 @@ def test_the_commands_are_listed():
     usage = run("--help").stdout
     for command in ("serve", "submit", "searches", "watch", "best", "trials", "cancel"):
         assert command in usage
+
+
+def test_a_report_and_what_is_kept(server, tmp_path):
+    submitted = run("submit", "--server", server, *SMALL, "--watch", "--display-name", "mine")
+    id = submitted.stdout.split()[0]
+    picture, saved = tmp_path / "search.png", tmp_path / "search.json"
+    named = ["--picture", picture, "--save", saved]
+    done = run("report", "--server", server, id, *named)
+    assert done.returncode == 0, done.stderr
+    first, *lines = done.stdout.splitlines()
+    assert first == f"search {id} (mine), succeeded"
+    assert "quality" in done.stdout
+    assert lines[-2:] == [f"drawn: {picture}", f"saved: {saved}"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    result = Result.load(saved)
+    assert [trial.number for trial in result.trials] == [0, 1]
+
+    to = tmp_path / "kept"
+    asked = ["fetch", "--server", server, id, "--best", "params"]
+    assert run(*asked, "--seeds", "1", "--to", to, "--no-wait").returncode == 0
+    assert not to.exists()
+    kept = run(*asked, "--to", to)
+    assert kept.returncode == 0, kept.stderr
+    least = min(result.trials, key=lambda trial: trial.values["params"])
+    assert kept.stdout.splitlines()[-1] == f"trial {least.number} of {id} is in {to}"
+    architecture, _ = load(to)
+    assert architecture == least.architecture
+
+    assert "something else" in refused(run(*asked, "--to", tmp_path))
+    assert "wanted 1 to 100" in refused(run(*asked, "--seeds", "101", "--to", to))
+    assert "no trial 9" in refused(run(*asked[:4], "--number", "9", "--to", to))
+    assert "quality" in refused(run(*asked[:4], "--best", "qualty", "--to", to))

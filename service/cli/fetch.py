@@ -1,0 +1,99 @@
+"""`formwright fetch | report`: what a search is worth, on this machine.
+
+Next: `../client/downloads.py`; `../results.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from ...search import as_text, picture
+from ..client import Client
+from ..errors import Failed, NotFound
+from ..records import ArtifactRecord, SearchRecord, TrialRecord
+from ..results import result_of
+from .common import parser, run, search_of
+
+
+def fetch(arguments: list[str]) -> int:
+    what = "Have a trial kept (trained anew, proven, measured), and fetch it as a folder."
+    made = parser("fetch", what, of_search=True)
+    which = made.add_mutually_exclusive_group()
+    which.add_argument("--number", type=int, help="of the trial")
+    which.add_argument("--best", metavar="METRIC", help="(default: by the first objective)")
+    made.add_argument("--to", required=True, metavar="FOLDER", help="new, or of the same trial")
+    made.add_argument("--seeds", type=int, default=0, help="trainings (default 3)")
+    made.add_argument("--no-wait", action="store_true", help="only ask for it")
+    return run(made, arguments, _fetch)
+
+
+def report(arguments: list[str]) -> int:
+    what = "What a search has found: the front, what became of the others, what to think of it."
+    made = parser("report", what, of_search=True)
+    made.add_argument("--picture", metavar="FILE", help="draw it too, as .png, .svg or .pdf")
+    made.add_argument("--save", metavar="FILE", help="all of it, for `formwright keep`")
+    return run(made, arguments, _report)
+
+
+def _fetch(given: argparse.Namespace, console: Console) -> int:
+    with Client(given.server) as client:
+        search = search_of(client, given.search)
+        number = given.number if given.number is not None else _best(client, search, given.best)
+        if given.no_wait:
+            record = client.keep(search.id, number, seeds=given.seeds)
+            _say(console, f"trial {number} of {search.id}: {record.state.lower()}")
+            return 0
+        told = _Told(console)
+        try:
+            to = client.fetch(search.id, number, given.to, seeds=given.seeds, told=told)
+        except Failed as error:
+            _say(console, str(error))
+            return 1
+    _say(console, f"trial {number} of {search.id} is in {to}")
+    return 0
+
+
+def _best(client: Client, search: SearchRecord, metric: str | None) -> int:
+    """The number of the best trial. Raises NotFound."""
+    found: list[TrialRecord] = client.best(
+        search.id, objectives=[metric or search.spec.objectives[0]], limit=1
+    )
+    if not found:
+        raise NotFound(f"no trial of {search.id} has succeeded")
+    return found[0].number
+
+
+class _Told:
+    """Says each step once, a line each."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._said = console, ""
+
+    def __call__(self, record: ArtifactRecord) -> None:
+        line = record.state.lower()
+        if record.step:
+            line += f", {record.done}/{record.total}: {record.step}"
+        if line != self._said:
+            self._said = line
+            _say(self._console, line)
+
+
+def _report(given: argparse.Namespace, console: Console) -> int:
+    with Client(given.server) as client:
+        search = search_of(client, given.search)
+        result = result_of(search, client.trials(search.id))
+    shown = f" ({search.display_name})" if search.display_name else ""
+    _say(console, f"search {search.id}{shown}, {search.state.lower()}")
+    console.print(as_text(result, console.width), end="", highlight=False, markup=False)
+    if given.picture:
+        _say(console, f"drawn: {picture(result, given.picture)}")
+    if given.save:
+        _say(console, f"saved: {result.save(Path(given.save))}")
+    return 0
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
