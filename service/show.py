@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 import plotext
 from rich import box
@@ -19,6 +20,8 @@ from ..search import Board, arrow, drawn
 from ..search import front_table as front_table
 from ..search import trials_table as trials_table
 from .client import Client
+from .convert import BUDGETS
+from .errors import ServiceError
 from .records import Event, SearchRecord, SearchState, TrialRecord
 
 
@@ -67,12 +70,14 @@ def follow(client: Client, search: SearchRecord, console: Console) -> SearchStat
     if not console.is_terminal:
         for event in client.watch(search.id):
             state = event.state or state
+            _follow_spec(client, search, board, event)
             if line := take(board, event):
                 console.print(line, highlight=False, markup=False, soft_wrap=True)
         return state
     with drawn(board, console, time.time) as frame:
         for event in client.watch(search.id):
             state = event.state or state
+            _follow_spec(client, search, board, event)
             with frame.lock:
                 take(board, event)
     error = f": {board.error}" if board.error else ""
@@ -81,6 +86,13 @@ def follow(client: Client, search: SearchRecord, console: Console) -> SearchStat
     if board.front:
         console.print(front_table(board.front, "front", search.spec.objectives))
     return state
+
+
+def _follow_spec(client: Client, search: SearchRecord, board: Board, event: Event) -> None:
+    """A search that may spend more than it might is drawn so."""
+    if any(name in event.changed for name in BUDGETS):
+        with suppress(ServiceError):  # the next change may come through
+            board.spec = client.get(search.id).spec
 
 
 def take(board: Board, event: Event) -> str:
