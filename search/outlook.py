@@ -10,7 +10,6 @@ import statistics
 from dataclasses import dataclass
 
 from .errors import SpecError
-from .evaluate import schedule
 from .search_spec import SearchSpec
 from .space import SPACES, Space
 from .spec import ArchSpec
@@ -67,5 +66,7 @@ def _training(spec: SearchSpec, sample: ArchSpec) -> float:
     budget = spec.training()
     if "quality" not in spec.objectives or budget.unit == "seconds":
         return 0.0
+    from .evaluate import schedule  # loads torch, and a plan is a noun of clients too
+
     steps = schedule.plan(budget, sample, spec.batch).steps
     return float(steps * len(spec.rates or (0,)) * schedule.step_flops(sample, spec.batch))
