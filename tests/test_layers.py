@@ -29,6 +29,7 @@ ONLY = {
     "matplotlib": ("search/show/picture.py", "search/show/panels.py"),
     "sqlalchemy": ("service/store/",),
     "grpc": (
+        "service/testing_unit.py",
         "service/client.py",
         "service/host.py",
         "service/server.py",
