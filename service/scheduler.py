@@ -30,7 +30,7 @@ from ..search import (
     drive,
     make_pool,
 )
-from .errors import DatabaseError, ServiceError
+from .errors import DatabaseError, ServiceError, SetupError
 from .names import new_owner
 from .records import Claim, SearchState
 from .settings import LEASE_S
@@ -125,7 +125,8 @@ class Scheduler:
         done = threading.Event()
 
         def renew() -> None:
-            while not done.wait(LEASE_S / 3):
+            # one that was told to end and hangs must not keep its search from others
+            while not done.wait(LEASE_S / 3) and not self.stopping.is_set():
                 try:
                     if not self._store.renew(claim, LEASE_S):
                         return
@@ -205,7 +206,13 @@ def main() -> int:
     parser.add_argument("--ray")
     given = parser.parse_args()
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
-    return run_scheduler(given.database, given.workers, given.ray, given.owner, with_parent=True)
+    try:
+        return run_scheduler(
+            given.database, given.workers, given.ray, given.owner, with_parent=True
+        )
+    except SetupError as error:
+        log.error("%s", error)
+        return 2
 
 
 def _follow_parent(scheduler: Scheduler) -> None:

@@ -31,7 +31,6 @@ from .testing_unit import Unit
 
 T = TypeVar("T")
 
-OPEN = 3  # searches at once
 CLIENTS = 3
 PATIENCE_S = 180.0  # for whatever must come
 STUCK_S = LEASE_S + 30.0  # a lease, and a scheduler that starts on a machine that is busy
@@ -63,7 +62,7 @@ def spec_of(rng: random.Random) -> SearchSpec:
     seed = rng.randrange(10**6)
     if rng.random() < 0.6:
         return SearchSpec(
-            trials=rng.randint(4, 12),
+            trials=rng.randint(3, 9),
             steps=3,
             batch=32,
             target="eager",
@@ -83,12 +82,13 @@ def chaos(
     workers: int,
     seed: int,
     database: str = "",
+    searches: int = 3,
     gaps: tuple[tuple[float, float], ...] = GAPS_S,
     told: Callable[[str], None] = lambda line: None,
 ) -> Report:
     """Kills so many of each of `testing_unit.KINDS`, at times that `seed` draws; then all searches
-    run to their ends. On a `database` that is there already, or a new one in the folder. `told`
-    gets a line now and then."""
+    run to their ends; `searches` are open at once. On a `database` that is there already, or a new
+    one in the folder. `told` gets a line now and then."""
     database = database or str(folder / "chaos.db")
     with_store = open_store(database)
     before = all_searches(with_store)
@@ -97,7 +97,7 @@ def chaos(
     with Unit(database, folder / "server.log", workers=workers) as unit:
         if not unit.wait_serving(PATIENCE_S):
             raise SetupError(f"no server within {PATIENCE_S:g} s: {unit.bad_lines()[-1:]}")
-        crowd = _Crowd(unit.address, journal, seed)
+        crowd = _Crowd(unit.address, journal, seed, searches)
         try:
             times = _kill(unit, kills, random.Random(seed), gaps, report, told)
             crowd.settle()
@@ -160,8 +160,8 @@ class _Crowd:
     """Clients that submit, cancel, pause and query until `settle`, and one that watches each search
     from its beginning to its end."""
 
-    def __init__(self, address: str, journal: Journal, seed: int) -> None:
-        self._address, self._journal = address, journal
+    def __init__(self, address: str, journal: Journal, seed: int, searches: int) -> None:
+        self._journal, self._at_once = journal, searches
         self._watched: dict[str, threading.Thread] = {}
         self._lock, self._stopping = threading.Lock(), threading.Event()
         self._clients = [Client(address, patience_s=PATIENCE_S) for _ in range(CLIENTS + 1)]
@@ -198,12 +198,15 @@ class _Crowd:
                 self._journal.calls[what] += 1
                 return answer
 
-    def _open(self) -> list[str]:
-        return [id for id in self._watched if id not in self._journal.ended]
+    def _open(self, share: int | None = None) -> list[str]:
+        """Those that have not ended; of these, if asked, one of five shares."""
+        ended = self._journal.ended
+        found = [id for id in self._watched if id not in ended]
+        return [id for id in found if share is None or int(id, 16) % 5 == share]
 
     def _submit(self, client: Client, rng: random.Random) -> None:
         with self._lock:
-            if len(self._open()) >= OPEN:
+            if len(self._open()) >= self._at_once:
                 return
             spec, request = spec_of(rng), uuid.uuid4().hex
             made = self._insist("submit", lambda: client.submit(spec, request_id=request))
@@ -247,14 +250,14 @@ class _Crowd:
             self._journal.wrong.append(f"acknowledged and not listed: {sorted(missing)}")
 
     def _cancel(self, client: Client, rng: random.Random) -> None:
-        if found := self._open():
+        if found := self._open(0):
             id, request = rng.choice(found), uuid.uuid4().hex
             with suppress(NotAllowed):  # it had ended
                 self._insist("cancel", lambda: client.cancel(id, request_id=request))
                 self._journal.cancelled.add(id)
 
     def _pause(self, client: Client, rng: random.Random) -> None:
-        if found := self._open():
+        if found := self._open(1):
             id, request, other = rng.choice(found), uuid.uuid4().hex, uuid.uuid4().hex
             with suppress(NotAllowed):  # it had ended, or somebody has cancelled it
                 self._insist("pause", lambda: client.pause(id, request_id=request))
