@@ -216,7 +216,8 @@ def main() -> int:
 
 
 def _follow_parent(scheduler: Scheduler) -> None:
-    sys.stdin.read()  # until the server is gone
+    while os.read(sys.stdin.fileno(), 4096):  # until the server is gone; see `server.py`
+        pass
     scheduler.stopping.set()
     threading.Event().wait(LETTING_GO_S)
     os._exit(4)  # what it left behind, its reaper ends

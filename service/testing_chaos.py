@@ -72,7 +72,7 @@ def spec_of(rng: random.Random) -> SearchSpec:
         )
     sampler = rng.choice(["random", "nsga2"])
     counts = ("params", "flops")
-    return SearchSpec(trials=150, objectives=counts, sampler=sampler, attempts=100, seed=seed)
+    return SearchSpec(trials=60, objectives=counts, sampler=sampler, attempts=100, seed=seed)
 
 
 def chaos(
