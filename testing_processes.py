@@ -67,11 +67,14 @@ def with_variable(name: str, value: str) -> list[psutil.Process]:
 
 
 class Undertaker:
-    """Looks after processes that must end soon: `longest` is how many seconds one has taken."""
+    """Looks after processes that must end soon, within `limit_s`: `longest` is how many seconds one
+    has taken, `late` are those that took too long."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit_s: float) -> None:
         self.longest = 0.0
-        self._doomed: dict[psutil.Process, float] = {}
+        self.late: list[str] = []
+        self._limit_s = limit_s
+        self._doomed: dict[psutil.Process, tuple[float, str]] = {}
         self._lock, self._done = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
@@ -81,7 +84,7 @@ class Undertaker:
         now = time.monotonic()
         with self._lock:
             for process in processes:
-                self._doomed.setdefault(process, now)
+                self._doomed.setdefault(process, (now, _line(process)))
 
     def _look(self) -> None:
         while not self._done.wait(LOOK_S):
@@ -89,22 +92,26 @@ class Undertaker:
 
     def _bury(self) -> None:
         with self._lock:
-            for process, since in list(self._doomed.items()):
-                if not alive(process):
-                    self.longest = max(self.longest, time.monotonic() - since)
+            for process, (since, line) in list(self._doomed.items()):
+                took = time.monotonic() - since
+                gone = not alive(process)
+                if gone or took > self._limit_s:
+                    self.longest = max(self.longest, took)
                     del self._doomed[process]
+                    if took > self._limit_s:
+                        how = "only then" if gone else "still there"
+                        self.late.append(f"after {took:.0f} s {how}: {process.pid} {line}")
 
-    def close(self, limit_s: float) -> list[psutil.Process]:
-        """Those that have not ended `limit_s` after they should have; the looking ends."""
-        late: list[psutil.Process] = []
-        while True:
-            self._bury()
-            with self._lock:
-                now = time.monotonic()
-                late = [p for p, since in self._doomed.items() if now - since > limit_s]
-                if len(late) == len(self._doomed):
-                    break
+    def close(self) -> None:
+        """Once all have ended, or were late."""
+        while self._doomed:
             time.sleep(LOOK_S)
         self._done.set()
         self._thread.join()
-        return late
+
+
+def _line(process: psutil.Process) -> str:
+    """What it is, for people."""
+    with suppress(psutil.Error):
+        return " ".join(process.cmdline())[:120]
+    return "gone"

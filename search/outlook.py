@@ -63,10 +63,10 @@ def count_settings(space: Space) -> int:
 
 def _training(spec: SearchSpec, sample: ArchSpec) -> float:
     """Operations of the whole training, with every rate; 0 if none is wanted or it is by time."""
+    from .evaluate import schedule  # loads torch, which whoever reads a plan does not need
+
     budget = spec.training()
     if "quality" not in spec.objectives or budget.unit == "seconds":
         return 0.0
-    from .evaluate import schedule  # loads torch, and a plan is a noun of clients too
-
     steps = schedule.plan(budget, sample, spec.batch).steps
     return float(steps * len(spec.rates or (0,)) * schedule.step_flops(sample, spec.batch))

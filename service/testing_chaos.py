@@ -34,7 +34,8 @@ T = TypeVar("T")
 CLIENTS = 3
 PATIENCE_S = 180.0  # for whatever must come
 STUCK_S = LEASE_S + 30.0  # a lease, and a scheduler that starts on a machine that is busy
-GAPS_S = ((0.05, 0.6), (0.6, 4.0), (4.0, 11.0))  # between kills: in a start, and in the work
+# between kills: in a start, and in the work
+GAPS_S = ((0.05, 0.6), (0.6, 4.0), (4.0, 11.0), (6.0, 14.0))
 
 
 @dataclass

@@ -58,7 +58,7 @@ class Unit:
         self.address = f"127.0.0.1:{self.port}"
         self.back_s: list[float] = []
         self.ended: list[int] = []
-        self.undertaker = Undertaker()
+        self.undertaker = Undertaker(GONE_S)
         self._database, self._workers, self._log = database, workers, log
         self._mark = uuid.uuid4().hex
         self._process: subprocess.Popen[str] | None = None
@@ -132,7 +132,8 @@ class Unit:
             if process.returncode != 0:
                 self.ended.append(process.returncode)
         self._thread.join()
-        wrong = [f"left behind: {p}" for p in self.undertaker.close(GONE_S)]
+        self.undertaker.close()
+        wrong = [f"left behind: {line}" for line in self.undertaker.late]
         wrong += [f"left behind, unseen: {p}" for p in left(with_variable(MARK, self._mark), 5)]
         wrong += [f"a server ended by itself, with {code}" for code in self.ended]
         return wrong + [f"in the log: {line}" for line in self.bad_lines()]
