@@ -24,6 +24,7 @@ from pathlib import Path
 
 import psutil
 
+from ..testing_processes import descendants, left, ray_workers
 from .errors import SearchError
 from .evaluate.evaluator import Evaluation
 from .objective import Measurement
@@ -147,14 +148,8 @@ class _Driver:
 
     def workers(self) -> list[psutil.Process]:
         """Its Ray actors, alive."""
-        found = []
-        with suppress(psutil.Error):
-            for process in psutil.Process(self.process.pid).children(recursive=True):
-                self.children.add(process)
-                with suppress(psutil.Error):
-                    if "_Worker" in " ".join(process.cmdline()):
-                        found.append(process)
-        return found
+        self.children.update(descendants(self.process.pid))
+        return ray_workers(self.process.pid)
 
     def end(self) -> None:
         """By itself if it is done, else killed; then nothing of it is left."""
@@ -163,7 +158,7 @@ class _Driver:
             self.process.kill()
         self.process.wait(PATIENCE_S)
         self._reader.join(PATIENCE_S)
-        psutil.wait_procs(list(self.children), timeout=30)
+        left(self.children, 30)
 
 
 def _until_killed(driver: _Driver, plan: list[str], rng: random.Random, report: Report) -> bool:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .errors import SetupError
 
@@ -28,8 +29,11 @@ def local_server(database: str | Path, *, workers: int = 2, port: int = 0) -> It
         stop_server(process)
 
 
-def start_server(database: str | Path, *, workers: int = 2, port: int = 0) -> subprocess.Popen[str]:
-    """The process, which ends when its standard input is closed or this process ends."""
+def start_server(
+    database: str | Path, *, workers: int = 2, port: int = 0, **more: Any
+) -> subprocess.Popen[str]:
+    """The process, which ends when its standard input is closed or this process ends. `more` is
+    for `subprocess.Popen`: an environment, a file for the log."""
     command = [sys.executable, "-P", "-m", "formwright", "serve", "--with-parent"]
     command += [f"--database={database}", f"--workers={workers}", f"--port={port}"]
     # its own session: a Ctrl-C in the terminal is for whoever started it, which then stops it
@@ -39,6 +43,7 @@ def start_server(database: str | Path, *, workers: int = 2, port: int = 0) -> su
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        **more,
     )
 
 

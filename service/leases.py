@@ -18,13 +18,13 @@ log = logging.getLogger("formwright.scheduler")
 
 
 @contextmanager
-def leased(renew: Callable[[], bool]) -> Iterator[None]:
-    """Renews a lease from a thread, for as long as the block lasts and `renew` says that it
-    holds."""
-    done = threading.Event()
+def leased(renew: Callable[[], bool], stopping: threading.Event | None = None) -> Iterator[None]:
+    """Renews a lease from a thread, for as long as the block lasts and `renew` says that it holds.
+    Who is `stopping` and hangs must not keep from others what it holds."""
+    done, given_up = threading.Event(), stopping or threading.Event()
 
     def keep_on() -> None:
-        while not done.wait(LEASE_S / 3):
+        while not done.wait(LEASE_S / 3) and not given_up.is_set():
             try:
                 if not renew():
                     return

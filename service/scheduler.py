@@ -27,7 +27,7 @@ from ..search import (
     drive,
     make_pool,
 )
-from .errors import DatabaseError, ServiceError
+from .errors import DatabaseError, ServiceError, SetupError
 from .keeper import Keepers
 from .leases import follow_parent, leased
 from .names import new_owner
@@ -78,7 +78,7 @@ class Scheduler:
         log.info("search %s: claimed, epoch %d", claim.search.id, claim.epoch)
         kept = _Log(self._store, claim, self.stopping)
         try:
-            with leased(lambda: self._store.renew(claim, LEASE_S)):
+            with leased(lambda: self._store.renew(claim, LEASE_S), self.stopping):
                 self._drive(claim, kept)
         except DatabaseError as error:  # its lease runs out, and somebody tries again
             log.warning("search %s: %s", claim.search.id, error)
@@ -186,7 +186,13 @@ def main() -> int:
     parser.add_argument("--ray")
     given = parser.parse_args()
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
-    return run_scheduler(given.database, given.workers, given.ray, given.owner, with_parent=True)
+    try:
+        return run_scheduler(
+            given.database, given.workers, given.ray, given.owner, with_parent=True
+        )
+    except SetupError as error:
+        log.error("%s", error)
+        return 2
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import signal
 import socket
 import sys
@@ -87,7 +88,9 @@ def _on_end_of_input(stopping: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        # not by `sys.stdin`: its lock, held by a thread that waits, aborts an interpreter that ends
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
         with contextlib.suppress(RuntimeError):  # the loop has ended before its parent did
             loop.call_soon_threadsafe(stopping.set)
 

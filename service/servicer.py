@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import uuid
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,7 @@ class Servicer:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._threads = ThreadPoolExecutor(THREADS, "formwright-store")
+        self._writing = ThreadPoolExecutor(THREADS, "formwright-writing")
         self._answers = Answers()
         self.hub = Hub(store, self._in_thread)
 
@@ -56,7 +58,7 @@ class Servicer:
     async def _unary(self, method: Method, request: bytes, context: Any) -> bytes:
         try:
             if not method.reads:
-                return await self._in_thread(_answer, method, self._store, request)
+                return await self._change(method, request)
             key, version = (method.name, request), self._store.version()
             known = self._answers.get(key, version)
             if known is None:
@@ -73,6 +75,18 @@ class Servicer:
                 yield answer.SerializeToString()
         except Exception as error:
             await _refuse(context, error)
+
+    async def _change(self, method: Method, request: bytes) -> bytes:
+        """In threads of its own: one that waits for another process to write keeps no reader
+        waiting. Who has gone meanwhile, by a deadline for instance, has changed nothing."""
+        gone = threading.Event()
+        loop = asyncio.get_running_loop()
+        given = (gone, method, self._store, request)
+        try:
+            return await loop.run_in_executor(self._writing, _answer_unless, *given)
+        except asyncio.CancelledError:
+            gone.set()
+            raise
 
     async def _watch(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
         try:
@@ -95,10 +109,16 @@ class Servicer:
 
     def close(self) -> None:
         self._threads.shutdown()
+        self._writing.shutdown()
 
 
 def _answer(method: Method, store: Store, request: bytes) -> bytes:
     return method.handler(store, _decoded(method.request, request)).SerializeToString()
+
+
+def _answer_unless(gone: threading.Event, method: Method, store: Store, request: bytes) -> bytes:
+    with store.unless(gone.is_set):
+        return _answer(method, store, request)
 
 
 def _decoded(kind: Any, request: bytes) -> Any:

@@ -6,17 +6,19 @@ It must not know what a scheduler does. Next: `scheduler.py`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 
 from .errors import ServiceError
 from .names import new_owner
-from .settings import Settings
+from .settings import LEASE_S, Settings
 from .store import Store
 
 log = logging.getLogger("formwright.service")
 
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, LEASE_S  # no search waits longer than for a lost lease
+STEADY_S = 10.0  # one that lived for so long has not ended at once
 LETTING_GO_S = 30.0
 
 
@@ -47,12 +49,12 @@ class Supervisor:
                 return
             # its lease need not run out: it is known to be gone
             await loop.run_in_executor(None, self._release, owner)
-            wait = FIRST_WAIT_S if loop.time() - started > 60 else min(2 * wait, LONGEST_WAIT_S)
+            if loop.time() - started > STEADY_S:
+                wait = FIRST_WAIT_S
             log.warning("the scheduler ended with code %d; another starts in %.1f s", code, wait)
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), wait)
-            except TimeoutError:
-                continue
+            wait = min(2 * wait, LONGEST_WAIT_S)
 
     def _release(self, owner: str) -> None:
         try:

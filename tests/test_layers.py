@@ -1,6 +1,8 @@
 """The house rules that a machine can check: who may import whom, and how long a file may be."""
 
 import ast
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -28,6 +30,7 @@ ONLY = {
     "sqlalchemy": ("service/store/",),
     "grpc": (
         "service/client/",
+        "service/testing_unit.py",
         "service/host.py",
         "service/server.py",
         "service/servicer.py",
@@ -126,6 +129,21 @@ def test_every_module_says_what_it_is(path):
     if path.stem.endswith(("_pb2", "_pb2_grpc")):
         return
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(
+    ("module", "without"),
+    [
+        ("service.client", {"torch", "ray", "optuna", "sqlalchemy"}),
+        ("service.server", {"torch", "ray", "optuna"}),  # it is up again in a second
+    ],
+)
+def test_what_is_loaded_with_a_module(module, without):
+    code = f"import sys, formwright.{module}; print(*sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert not {name.partition(".")[0] for name in done.stdout.split()} & without
 
 
 def test_pytest_does_not_put_the_root_on_the_path():

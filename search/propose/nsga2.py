@@ -122,7 +122,7 @@ class Nsga2:
         return create_trial(
             params=self._knobs.places(trial.params),
             distributions=self._knobs.distributions,
-            values=[trial.values[metric.name] for metric in self._metrics],
+            values=[float(trial.values[metric.name]) for metric in self._metrics],
             constraints={"place": float(place)},
         )
 

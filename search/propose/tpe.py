@@ -98,7 +98,7 @@ class Tpe:
                 state=Optuna.COMPLETE,
                 params=self._knobs.places(trial.params),
                 distributions=self._knobs.distributions,
-                values=[trial.values[metric.name] for metric in self._metrics],
+                values=[float(trial.values[metric.name]) for metric in self._metrics],
             )
         return self._done[trial.number]
 

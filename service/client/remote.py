@@ -21,6 +21,8 @@ from ..wire import search_pb2_grpc as pb_grpc
 RETRIES_S = (0.05, 0.1, 0.2, 0.4, 0.8)  # before a request is sent again
 OPTIONS = (
     ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),  # a server is up again in a second, and clients
+    ("grpc.max_reconnect_backoff_ms", 1_000),  # would else look for it after up to two minutes
     ("grpc.max_receive_message_length", 64 << 20),  # a page with all its records
 )
 

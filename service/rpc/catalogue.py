@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from ...search import BLOCKS, SPACES, TASKS, count_settings
+from ...search import SPACES, TASKS, count_settings
 from ..convert import LARGEST
 from ..store import Store
 from ..wire import search_pb2 as pb
@@ -48,6 +48,8 @@ def _tasks() -> pb.ListTasksResponse:
 
 @cache
 def _blocks() -> pb.ListBlocksResponse:
+    from ...search import BLOCKS  # are torch modules; a server needs none to come up
+
     loaded = [BLOCKS.load(name) for name in BLOCKS.names()]
     return pb.ListBlocksResponse(
         blocks=[pb.Block(name=b.name, kind=b.kind.value, summary=b.source) for b in loaded]

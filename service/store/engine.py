@@ -7,12 +7,14 @@ SQLite file, on one host. It must not know the tables. Next: `migrate.py`, `stor
 from __future__ import annotations
 
 import hashlib
+import random
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from ..errors import DatabaseError, InternalError, InvalidRequest, SetupError
 
 BUSY_S = 30.0  # how long a transaction waits for another one to end
 _WRITES = "formwright_writes"  # the execution option of connections that are going to write
+_LOOK_S = (0.001, 0.01)  # between two looks at SQLite's lock, while another process has it
 _CONNECTIONS = 16  # kept open; as many again may come for a moment
 
 
@@ -42,6 +45,7 @@ class Database:
             threading.Lock() if self.is_sqlite else nullcontext()
         )
         self._closed = False
+        self._asked = threading.local()
         self._watching: sqlite3.Connection | None = None  # writes nothing, so that it sees all
 
     @contextmanager
@@ -57,7 +61,24 @@ class Database:
         locks the row of its search first."""
         engine = self._engine.execution_options(**{_WRITES: True})
         with self._failures(), self._lock, engine.begin() as connection:
+            self._check_wanted()
             yield connection
+            self._check_wanted()
+
+    @contextmanager
+    def unless(self, gone: Callable[[], bool]) -> Iterator[None]:
+        """In this thread nothing is written any more once it is `gone` who asked for it: what has
+        waited for another transaction raises InternalError then, and has changed nothing."""
+        self._asked.gone = gone
+        try:
+            yield
+        finally:
+            del self._asked.gone
+
+    def _check_wanted(self) -> None:
+        gone: Callable[[], bool] | None = getattr(self._asked, "gone", None)
+        if gone is not None and gone():
+            raise InternalError("nobody waits for this change any more")
 
     def use_write_ahead_log(self, busy_s: float = BUSY_S) -> None:
         """Lets readers read while somebody writes; the file remembers. Nothing but on SQLite."""
@@ -186,7 +207,7 @@ def _engine(url: URL, busy_s: float) -> Engine:
         raise SetupError(f"cannot use {url.render_as_string()}: {one_line(str(error))}") from error
     if _is_sqlite(url):
         event.listen(engine, "connect", _set_up_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
+        event.listen(engine, "begin", partial(_begin_sqlite, busy_s))
     return engine
 
 
@@ -198,8 +219,23 @@ def _set_up_sqlite(connection: Any, _: object) -> None:
     connection.execute("PRAGMA synchronous = FULL")  # what was committed survives a power cut
 
 
-def _begin_sqlite(connection: Connection) -> None:
+def _begin_sqlite(busy_s: float, connection: Connection) -> None:
     # A transaction that reads first and writes later fails at once if another has written
     # meanwhile, whatever the timeout; so one that is going to write says so from the start.
-    writes = connection.get_execution_options().get(_WRITES)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    if not connection.get_execution_options().get(_WRITES):
+        connection.exec_driver_sql("BEGIN")
+        return
+    # SQLite would look every 0.1 s, and one of twenty who write without a pause would never see it
+    # free; who looks often and at random gets his turn.
+    connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+    until = time.monotonic() + busy_s
+    while True:
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            break
+        except OperationalError as error:
+            busy = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > until:
+                raise
+            time.sleep(random.uniform(*_LOOK_S))
+    connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(busy_s * 1000)}")

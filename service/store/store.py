@@ -59,7 +59,7 @@ class Store:
     """Made by `open_store`. Raises InternalError where the database itself fails."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._database, self.unless = database, database.unless
         self.artifacts = Artifacts(database)
 
     def close(self) -> None:

@@ -93,6 +93,18 @@ def test_it_finds_better_than_chance(sampler):
 
 
 @learns
+def test_numbers_may_be_whole(sampler):
+    counts = [METRICS["params"], METRICS["flops"]]
+    proposer = SAMPLERS.load(sampler).make(space_of(sampler), counts, 0)
+    for number in range(14):
+        running = trial(number, proposer.ask(number, 0)).started()
+        found = {"params": 10**6 + number % 5, "flops": 10**9 - number % 3}
+        proposer.tell(trial(number, running.params))
+        proposer.tell(running.succeeded(Measurement(found)))
+    assert proposer.ask(14, 0)
+
+
+@learns
 def test_it_looks_elsewhere_while_a_candidate_runs(sampler):
     proposer, space = SAMPLERS.load(sampler).make(space_of(sampler), METRIC, 0), space_of(sampler)
     rng = random.Random(0)

@@ -1,0 +1,168 @@
+"""`Unit`: a server that is started again whenever it ends, as an init system does it, and that can
+be killed, with its scheduler and its workers, at any moment.
+
+It must not know what clients do meanwhile. Next: `testing_chaos.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+import grpc
+import psutil
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from ..testing_processes import Undertaker, descendants, left, ray_workers, running, with_variable
+from .embedded import start_server, stop_server
+
+AGAIN_S = 0.1  # between the end of one and the start of the next; systemd's RestartSec
+LOOK_S = 0.02
+GONE_S = 40.0  # after which nothing is left of one that was killed
+MARK = "FORMWRIGHT_TESTING_UNIT"  # in the environment of all that are started
+KINDS = ("server", "scheduler", "worker", "raylet")
+
+
+def free_port() -> int:
+    """One that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def health(address: str, timeout_s: float = 1.0) -> str:
+    """What the standard health check says, NOT_SERVING for instance; empty without an answer."""
+    with grpc.insecure_channel(address) as channel:
+        check = health_pb2_grpc.HealthStub(channel).Check  # type: ignore[attr-defined]
+        with suppress(grpc.RpcError):
+            status = check(health_pb2.HealthCheckRequest(), timeout=timeout_s).status
+            return str(health_pb2.HealthCheckResponse.ServingStatus.Name(status))
+    return ""
+
+
+class Unit:
+    """Use it in a `with` block. `back_s` are the seconds from each end of a server until the next
+    one was SERVING; `ended` the exit codes of those that nobody killed; what the servers log is in
+    the file `log`."""
+
+    def __init__(self, database: str | Path, log: Path, *, workers: int) -> None:
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self.back_s: list[float] = []
+        self.ended: list[int] = []
+        self.undertaker = Undertaker(GONE_S)
+        self._database, self._workers, self._log = database, workers, log
+        self._mark = uuid.uuid4().hex
+        self._process: subprocess.Popen[str] | None = None
+        self._killed: set[int] = set()
+        self._stopping, self._serving = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._keep)
+
+    def _keep(self) -> None:
+        since = time.monotonic()
+        while not self._stopping.is_set():
+            process = self._start()
+            while process.poll() is None:
+                if not self._serving.is_set() and health(self.address) == "SERVING":
+                    self.back_s.append(time.monotonic() - since)
+                    self._serving.set()
+                time.sleep(LOOK_S)
+            since = time.monotonic()
+            self._serving.clear()
+            _close(process)
+            if process.pid not in self._killed and not self._stopping.is_set():
+                self.ended.append(process.returncode)
+            self._stopping.wait(AGAIN_S)
+
+    def _start(self) -> subprocess.Popen[str]:
+        with self._log.open("a") as log:
+            self._process = start_server(
+                self._database,
+                workers=self._workers,
+                port=self.port,
+                env={**os.environ, MARK: self._mark},
+                stderr=log,
+            )
+        return self._process
+
+    def wait_serving(self, limit_s: float) -> bool:
+        """Whether it serves within this time."""
+        return self._serving.wait(limit_s)
+
+    def kill(self, kind: str) -> bool:
+        """SIGKILL for one of `KINDS`; whether there was one."""
+        server = self._process
+        if server is None or server.poll() is not None:
+            return False
+        below = descendants(server.pid)
+        if kind == "server":
+            self._killed.add(server.pid)
+            server.kill()
+            self.undertaker.take(below)
+            return True
+        found = {
+            "scheduler": lambda: running(below, "formwright.service.scheduler"),
+            "worker": lambda: ray_workers(server.pid),
+            "raylet": lambda: running(below, "/raylet/raylet "),
+        }[kind]()
+        for process in found[:1]:
+            # a worker may end its job; what a scheduler or a Ray leaves behind must go
+            doomed = [process, *descendants(process.pid)] if kind != "raylet" else [process]
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+                self.undertaker.take(doomed)
+                return True
+        return False
+
+    def stop(self) -> list[str]:
+        """In order; what has gone wrong with the processes."""
+        self._stopping.set()
+        process = self._process
+        if process is not None and process.poll() is None:
+            self.undertaker.take(descendants(process.pid))
+            stop_server(process)
+            if process.returncode != 0:
+                self.ended.append(process.returncode)
+        self._thread.join()
+        self.undertaker.close()
+        wrong = [f"left behind: {line}" for line in self.undertaker.late]
+        wrong += [f"left behind, unseen: {p}" for p in left(with_variable(MARK, self._mark), 5)]
+        wrong += [f"a server ended by itself, with {code}" for code in self.ended]
+        return wrong + [f"in the log: {line}" for line in self.bad_lines()]
+
+    def bad_lines(self) -> list[str]:
+        """Of the log: those that nobody should see, whatever was killed."""
+        signs = ("Traceback", "internal error", "request failed", "Exception", "was never awaited")
+        text = self._log.read_text(errors="replace") if self._log.exists() else ""
+        return [line for line in text.splitlines() if any(sign in line for sign in signs)]
+
+    def __enter__(self) -> Unit:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stopping.set()
+        if self._process is not None and self._process.poll() is None:
+            stop_server(self._process)
+        if self._thread.is_alive():
+            self._thread.join()
+
+
+def _close(process: subprocess.Popen[str]) -> None:
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with suppress(BrokenPipeError, ValueError):
+                pipe.close()
