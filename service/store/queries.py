@@ -23,6 +23,7 @@ ANSWERS = 256  # trials of one architecture that are looked at
 IN_ONE = 500  # values of an IN
 Condition = ColumnElement[bool]
 Values = dict[tuple[int, int], dict[str, float]]  # search and number -> metric -> value
+Progress = tuple[int, SearchState] | InternalError
 T = TypeVar("T")
 log = logging.getLogger("formwright.service")
 architecture = lru_cache(maxsize=4096)(ArchSpec.from_json)  # frozen, and often asked for
@@ -41,6 +42,24 @@ def search_row(connection: Connection, id: str, lock: bool = False) -> Row[Any]:
 def search_record(connection: Connection, id: str) -> SearchRecord:
     """Raises NotFound, or InternalError if what is there cannot be read."""
     return search_of(search_row(connection, id))
+
+
+def progress_of(connection: Connection, ids: Sequence[str]) -> dict[str, Progress]:
+    """See `Store.progress_of`."""
+    s = searches.c
+    found: dict[str, Progress] = {}
+    for at in range(0, len(ids), IN_ONE):
+        some = select(s.id, s.last_sequence, s.state).where(s.id.in_(ids[at : at + IN_ONE]))
+        for row in connection.execute(some):
+            found[row.id] = _progress(*row)
+    return found
+
+
+def _progress(id: str, last_sequence: int, state: str) -> Progress:
+    try:
+        return last_sequence, readable(f"search {id}", lambda: SearchState(state))
+    except InternalError as error:
+        return error
 
 
 def search_of(row: Row[Any]) -> SearchRecord:
