@@ -9,7 +9,7 @@ import asyncio
 import logging
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import partial
@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 
 from ..errors import FormwrightError
 from . import names
-from .answers import Answers
+from .answers import Answers, Key
 from .errors import InvalidRequest
 from .rpc.methods import METHODS, SERVICE, STREAMS, Method, Stream
 from .status import details_of, message_of, row_of
@@ -42,6 +42,7 @@ class Servicer:
         self._threads = ThreadPoolExecutor(THREADS, "formwright-store")
         self._writing = ThreadPoolExecutor(THREADS, "formwright-writing")
         self._answers = Answers()
+        self._reading: dict[tuple[Key, int], asyncio.Future[bytes]] = {}
         self.hub = Hub(store, self._in_thread)
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -61,18 +62,15 @@ class Servicer:
                 return await self._change(method, request)
             key, version = (method.name, request), self._store.version()
             known = self._answers.get(key, version)
-            if known is None:
-                known = await self._in_thread(_answer, method, self._store, request)
-                self._answers.put(key, version, known)
-            return known
+            return await self._read(method, key, version) if known is None else known
         except Exception as error:
             await _refuse(context, error)
 
-    async def _stream(self, stream: Stream, request: bytes, context: Any) -> AsyncIterator[bytes]:
+    async def _stream(self, stream: Stream, request: bytes, context: Any) -> None:
         try:
             answers = stream.handler(self._store, _decoded(stream.request, request))
             while (answer := await self._in_thread(next, answers, None)) is not None:
-                yield answer.SerializeToString()
+                await context.write(answer.SerializeToString())
         except Exception as error:
             await _refuse(context, error)
 
@@ -88,7 +86,26 @@ class Servicer:
             gone.set()
             raise
 
-    async def _watch(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
+    async def _read(self, method: Method, key: Key, version: int | None) -> bytes:
+        """The answer as of `version` or later. Those who ask the same at the same version, while
+        it is being read, wait for one reader."""
+        if version is None:
+            return await self._in_thread(_answer, method, self._store, key[1])
+        reading = self._reading.get((key, version))
+        if reading is None:
+            reading = asyncio.ensure_future(self._in_thread(_answer, method, self._store, key[1]))
+            self._reading[key, version] = reading
+            reading.add_done_callback(partial(self._was_read, (key, version)))
+        known = await asyncio.shield(reading)  # one who is cancelled takes nobody along
+        self._answers.put(key, version, known)
+        return known
+
+    def _was_read(self, what: tuple[Key, int], reading: asyncio.Future[bytes]) -> None:
+        del self._reading[what]
+        if not reading.cancelled():
+            reading.exception()  # it is no loss if nobody waits for it any more
+
+    async def _watch(self, request: bytes, context: Any) -> None:
         try:
             asked = _decoded(pb.WatchSearchRequest, request)
             if asked.after_sequence < 0:
@@ -97,7 +114,7 @@ class Servicer:
             id = names.search_id(asked.name)
             async with aclosing(self.hub.follow(id, asked.after_sequence)) as messages:
                 async for message in messages:
-                    yield message
+                    await context.write(message)
         except Exception as error:
             await _refuse(context, error)
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, column, select, text
 
 from ...search import ArchSpec, SearchSpec, Trial, TrialState
 from ..errors import InternalError, NotFound
@@ -23,6 +23,7 @@ ANSWERS = 256  # trials of one architecture that are looked at
 IN_ONE = 500  # values of an IN
 Condition = ColumnElement[bool]
 Values = dict[tuple[int, int], dict[str, float]]  # search and number -> metric -> value
+Progress = tuple[int, SearchState] | InternalError
 T = TypeVar("T")
 log = logging.getLogger("formwright.service")
 architecture = lru_cache(maxsize=4096)(ArchSpec.from_json)  # frozen, and often asked for
@@ -41,6 +42,24 @@ def search_row(connection: Connection, id: str, lock: bool = False) -> Row[Any]:
 def search_record(connection: Connection, id: str) -> SearchRecord:
     """Raises NotFound, or InternalError if what is there cannot be read."""
     return search_of(search_row(connection, id))
+
+
+def progress_of(connection: Connection, ids: Sequence[str]) -> dict[str, Progress]:
+    """See `Store.progress_of`."""
+    s = searches.c
+    found: dict[str, Progress] = {}
+    for at in range(0, len(ids), IN_ONE):
+        some = select(s.id, s.last_sequence, s.state).where(s.id.in_(ids[at : at + IN_ONE]))
+        for row in connection.execute(some):
+            found[row.id] = _progress(*row)
+    return found
+
+
+def _progress(id: str, last_sequence: int, state: str) -> Progress:
+    try:
+        return last_sequence, readable(f"search {id}", lambda: SearchState(state))
+    except InternalError as error:
+        return error
 
 
 def search_of(row: Row[Any]) -> SearchRecord:
@@ -99,13 +118,6 @@ def keys_of(connection: Connection, ids: Collection[str]) -> list[int]:
     return list(found.values())
 
 
-def trial_records(connection: Connection, conditions: Iterable[Condition]) -> list[TrialRecord]:
-    """The trials for which all conditions hold, by search and number; what cannot be read is left
-    out."""
-    rows, values = _trials(connection, list(conditions))
-    return _those(rows, lambda row: _record(row, values))
-
-
 def records_of(connection: Connection, rows: Sequence[Row[Any]]) -> list[TrialRecord]:
     """Of rows of trials, in that order; what cannot be read is left out."""
     values = _values(connection, [(row.search_key, row.number) for row in rows])
@@ -120,7 +132,8 @@ def records_at(
     for key, numbers in _by_search(places).items():
         for at in range(0, len(numbers), IN_ONE):
             some = trials.c.number.in_(numbers[at : at + IN_ONE])
-            for record in trial_records(connection, [trials.c.search_key == key, some]):
+            rows = _rows(connection, [trials.c.search_key == key, some])
+            for record in records_of(connection, rows):
                 found[key, record.number] = record
     return found
 
@@ -149,7 +162,11 @@ def _trial(row: Row[Any], values: Mapping[str, float]) -> TrialRecord:
 
 def trials_of(connection: Connection, key: int, *conditions: Condition) -> list[Trial]:
     """The same as they were appended, for one search. Raises InternalError."""
-    rows, values = _trials(connection, [trials.c.search_key == key, *conditions])
+    rows = _rows(connection, [trials.c.search_key == key, *conditions])
+    if len(rows) > IN_ONE:  # most of the search, most likely
+        values = _told(connection, select(metrics).where(metrics.c.search_key == key))
+    else:
+        values = _values(connection, [(key, row.number) for row in rows])
 
     def trial(row: Row[Any]) -> Trial:
         return Trial(
@@ -256,24 +273,28 @@ def _event(search_id: str, row: Row[Any]) -> Event:
     return Event(row.sequence, row.time, trial=trial, left=left)
 
 
-def _trials(
-    connection: Connection, conditions: list[Condition]
-) -> tuple[Sequence[Row[Any]], Values]:
+def _rows(connection: Connection, conditions: Sequence[Condition]) -> Sequence[Row[Any]]:
     wanted = select(trials, searches.c.id.label("search_id"), architectures.c.spec)
-    wanted = _joined(wanted).join(architectures).where(*conditions)
-    rows = connection.execute(wanted.order_by(trials.c.search_key, trials.c.number)).all()
-    measured = _joined(select(metrics).select_from(metrics.join(trials))).where(*conditions)
-    return rows, _told(connection, measured)
+    joined = wanted.join(searches, searches.c.key == trials.c.search_key).join(architectures)
+    ordered = joined.where(*conditions).order_by(trials.c.search_key, trials.c.number)
+    return connection.execute(ordered).all()
 
 
 def _values(connection: Connection, places: Sequence[tuple[int, int]]) -> Values:
     values: Values = defaultdict(dict)
+    is_sqlite = connection.dialect.name == "sqlite"
+    statement = select(*(column(c.name, c.type) for c in metrics.c))
     for key, numbers in _by_search(places).items():
+        of_search = column("search_key") == key
         for at in range(0, len(numbers), IN_ONE):
-            some = metrics.c.number.in_(numbers[at : at + IN_ONE])
-            of = select(metrics).where(metrics.c.search_key == key, some)
+            some = column("number").in_(numbers[at : at + IN_ONE])
+            of = statement.select_from(_BY_NUMBER if is_sqlite else metrics).where(of_search, some)
             values.update(_told(connection, of))
     return values
+
+
+# SQLite, which has counted nothing, would read all metrics of the search from its largest index
+_BY_NUMBER = text(f"{metrics.name} INDEXED BY ix_{metrics.name}_search_key_number")
 
 
 def _told(connection: Connection, statement: Select[Any]) -> Values:
@@ -288,7 +309,3 @@ def _by_search(places: Sequence[tuple[int, int]]) -> dict[int, list[int]]:
     for key, number in places:
         numbers[key].append(number)
     return numbers
-
-
-def _joined(statement: Select[Any]) -> Select[Any]:
-    return statement.join(searches, searches.c.key == trials.c.search_key)

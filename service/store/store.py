@@ -37,6 +37,7 @@ from .schema import architectures, searches, trials
 from .trial_log import StoreLog
 
 SHOWN = 100  # trials of an architecture
+Progress = queries.Progress
 
 
 def open_store(url_or_path: str, busy_s: float = BUSY_S) -> Store:
@@ -119,12 +120,11 @@ class Store:
         with self._database.read() as connection:
             return queries.search_record(connection, id)
 
-    def progress(self, id: str) -> tuple[int, SearchState]:
-        """The number of the newest event, and the state since then: what a watcher asks for again
-        and again. Raises NotFound."""
+    def progress_of(self, ids: Sequence[str]) -> dict[str, Progress]:
+        """Of those that are there: the number of the newest event, and the state since then, or why
+        they cannot be read. What a watcher asks for again and again."""
         with self._database.read() as connection:
-            row = queries.search_row(connection, id)
-        return row.last_sequence, queries.readable(f"search {id}", lambda: SearchState(row.state))
+            return queries.progress_of(connection, ids)
 
     def list_searches(
         self, page_size: int, page_token: str = "", filter: str = "", order_by: str = ""
