@@ -10,7 +10,6 @@ import statistics
 from dataclasses import dataclass
 
 from .errors import SpecError
-from .evaluate import schedule
 from .search_spec import SearchSpec
 from .space import SPACES, Space
 from .spec import ArchSpec
@@ -64,6 +63,8 @@ def count_settings(space: Space) -> int:
 
 def _training(spec: SearchSpec, sample: ArchSpec) -> float:
     """Operations of the whole training, with every rate; 0 if none is wanted or it is by time."""
+    from .evaluate import schedule  # loads torch, which whoever reads a plan does not need
+
     budget = spec.training()
     if "quality" not in spec.objectives or budget.unit == "seconds":
         return 0.0
