@@ -29,6 +29,7 @@ ONLY = {
     "grpc": (
         "service/client.py",
         "service/host.py",
+        "service/probe.py",
         "service/server.py",
         "service/servicer.py",
         "service/status.py",

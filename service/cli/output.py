@@ -10,20 +10,21 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 
-from ..convert import to_etag
-from ..records import SearchRecord, TrialRecord
+from .common import add_setting
+
+if TYPE_CHECKING:
+    from ..records import SearchRecord, TrialRecord
 
 Row = Mapping[str, Any]
 
 
 def add_format(to: argparse.ArgumentParser) -> None:
     """The option `-o`."""
-    said = "json: one object a line (default %(default)s)"
-    to.add_argument("-o", "--output", choices=["table", *WRITERS], default="table", help=said)
+    add_setting(to, "output", "-o")
 
 
 def show(
@@ -41,6 +42,8 @@ def show(
 
 def search_row(search: SearchRecord) -> Row:
     """A search for programs."""
+    from ..convert import to_etag  # loads protobuf, which a parser does not need
+
     return {
         "search": search.id,
         "display_name": search.display_name,
