@@ -23,9 +23,10 @@ demo: $(READY) ## compile a real Transformer; then serve, run, watch and query a
 test: $(READY) lint types ## lint, types and every test, on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-lint: $(READY) ## ruff: style and import order
+lint: $(READY) ## ruff: style and import order; buf: the proto files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/buf lint
 
 # mypy does not follow the editable install's import hook, so it is shown the package by a link.
 types: $(READY) ## mypy, strict

@@ -1,13 +1,21 @@
 """The command line: `formwright <command>` and `python -m formwright <command>`.
 
 Each command is loaded when it is called, so that `--help` needs neither torch nor grpc. To add a
-command: a row here, and a function that takes the remaining arguments and returns an exit code.
+command: a row here, a function that takes the remaining arguments and returns an exit code, and
+beside it a function of the same name and `_parser` that makes its parser and loads nothing slow.
 """
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+from .errors import FormwrightError, unknown
+from .extras import needs
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
 
 # command -> (module, function, what it does)
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -39,6 +47,16 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "resume": ("formwright.service.cli.manage", "resume", "let a paused search go on"),
     "update": ("formwright.service.cli.manage", "update", "its name, priority, what it may spend"),
     "delete": ("formwright.service.cli.manage", "delete", "remove a search that has ended"),
+    "config": ("formwright.service.cli.config", "config", "every setting, and who has set it"),
+    "doctor": ("formwright.service.cli.doctor", "doctor", "what is installed, what answers"),
+    "completion": ("formwright.service.cli.completion", "completion", "a script for your shell"),
+}
+# the beginning of a module -> the extra that its commands need; the first that fits
+EXTRAS = {
+    "formwright.compiler": "compiler",
+    "formwright.search": "search",
+    "formwright.service.cli.serve": "service",
+    "formwright.service": "client",
 }
 
 
@@ -54,12 +72,30 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"formwright {__version__}")
         return 0
     if arguments[0] not in COMMANDS:
-        known = ", ".join(sorted(COMMANDS))
-        print(f"formwright: unknown command {arguments[0]!r}; known: {known}", file=sys.stderr)
+        print(f"formwright: {unknown('command', arguments[0], COMMANDS)}", file=sys.stderr)
         return 2
-    module, function, _ = COMMANDS[arguments[0]]
-    code: int = getattr(import_module(module), function)(arguments[1:])
+    try:
+        return _run(arguments[0], arguments[1:])
+    except FormwrightError as error:  # before the command could say so itself
+        print(f"formwright {arguments[0]}: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    module, function, _ = COMMANDS[command]
+    extra = next(extra for beginning, extra in EXTRAS.items() if module.startswith(beginning))
+    with needs(extra, "it"):
+        code: int = getattr(import_module(module), function)(arguments)
     return code
+
+
+def parser_of(command: str) -> ArgumentParser:
+    """What knows the options of a command; nothing is run, and nothing slow is loaded."""
+    module, function, _ = COMMANDS[command]
+    if module.startswith("formwright.compiler"):  # which loads torch
+        module = "formwright.parsers"
+    made: ArgumentParser = getattr(import_module(module), f"{function}_parser")()
+    return made
 
 
 def _usage() -> str:

@@ -8,8 +8,7 @@ Next: `pipeline.py` (the ordered list of passes), `dispatch.py` (what is decided
 if __name__ != "formwright.compiler":
     raise ImportError("import formwright.compiler, not compiler")
 
-from .backend import backend
-from .conversion import convert
+from ..extras import needs
 from .errors import (
     ConversionError,
     FormwrightError,
@@ -17,11 +16,15 @@ from .errors import (
     OptionError,
     UnknownNameError,
 )
-from .explain import explain
-from .export import transform
-from .options import Options
-from .prepared import refresh
-from .report import Decline, PassReport, Reason, Report, collect
+
+with needs("compiler", __name__):
+    from .backend import backend
+    from .conversion import convert
+    from .explain import explain
+    from .export import transform
+    from .options import Options
+    from .prepared import refresh
+    from .report import Decline, PassReport, Reason, Report, collect
 
 __all__ = [
     "backend",

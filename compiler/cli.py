@@ -1,12 +1,12 @@
 """`formwright compile-report module:factory`: the report of a model, from the command line.
 
 The factory is called without arguments and returns `model`, `(model, args)` or
-`(model, args, kwargs)`. Next: `explain.py` does the work.
+`(model, args, kwargs)`. Next: `../parsers.py`, its options; `explain.py`
+does the work.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from ..parsers import compile_report_parser
 from .errors import FactoryError, FormwrightError
 from .explain import explain_with
 
@@ -23,7 +24,7 @@ from .explain import explain_with
 def compile_report(arguments: list[str]) -> int:
     """Exit code 0 with the report on standard output, 2 for a bad call with the reason on standard
     error."""
-    given = _parser().parse_args(arguments)
+    given = compile_report_parser().parse_args(arguments)
     try:
         options = json.loads(given.options) if given.options else None
     except json.JSONDecodeError as error:
@@ -47,23 +48,6 @@ def compile_report(arguments: list[str]) -> int:
 def _refuse(reason: str) -> int:
     print(f"formwright compile-report: {reason}", file=sys.stderr)
     return 2
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="formwright compile-report",
-        description="What the compiler does to a model, site by site, and why it leaves the rest. "
-        "The model is run once, in eval mode and without gradients unless --train is given.",
-    )
-    parser.add_argument(
-        "factory",
-        metavar="module:factory",
-        help="called without arguments; returns model, (model, args) or (model, args, kwargs)",
-    )
-    parser.add_argument("--train", action="store_true", help="in training mode, with gradients")
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    parser.add_argument("--options", metavar="JSON", help="options as for torch.compile")
-    return parser
 
 
 def _call(name: str) -> tuple[torch.nn.Module, tuple[Any, ...], dict[str, Any]]:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if __name__ != "formwright.search":
     raise ImportError("import formwright.search, not search")
 
+from ..extras import needs
+
 if TYPE_CHECKING:
     from .artefact.folder import load as load
     from .artefact.make import Kept as Kept
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from .errors import SearchError as SearchError
     from .errors import SpecError as SpecError
     from .errors import UnknownNameError as UnknownNameError
+    from .evaluate.cache import cache_folder as cache_folder
     from .fidelity import kendall as kendall
     from .fidelity import ranking_fidelity as ranking_fidelity
     from .front import dominates as dominates
@@ -151,6 +154,7 @@ _LAZY = {
     "EvaluationError": ".errors",
     "PoolError": ".errors",
     "Fenced": ".errors",
+    "cache_folder": ".evaluate.cache",
 }
 
 __all__ = list(_LAZY)
@@ -159,7 +163,8 @@ __all__ = list(_LAZY)
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name], __name__), name)
+    with needs("search", f"{__name__}.{name}"):
+        return getattr(import_module(_LAZY[name], __name__), name)
 
 
 def __dir__() -> list[str]:

@@ -11,22 +11,28 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from rich.console import Console
 from rich.table import Table
 
-from .blocks import BLOCKS, Block, Cost
-from .describe import pattern, rows
-from .drawing import draw
 from .errors import SearchError, SpecError
 from .space import SPACES, Space
 from .spec import ArchSpec
 
+if TYPE_CHECKING:
+    from .blocks import Block
+
+
+def blocks_parser() -> argparse.ArgumentParser:
+    return _parser("blocks", "The blocks that a layer is made of.")
+
 
 def blocks(arguments: list[str]) -> int:
     """Exit code 0 with the table on standard output, 2 for a name that is not known."""
-    given = _parser("blocks", "The blocks that a layer is made of.").parse_args(arguments)
+    from .blocks import BLOCKS  # loads torch, which the parsers do not need
+
+    given = blocks_parser().parse_args(arguments)
     try:
         rows = [_row(BLOCKS.load(name)) for name in given.names or BLOCKS.names()]
     except SearchError as error:
@@ -34,9 +40,13 @@ def blocks(arguments: list[str]) -> int:
     return _show(given, rows, ("symbol", "name", "kind", "sees", "settings", "source"))
 
 
+def spaces_parser() -> argparse.ArgumentParser:
+    return _parser("spaces", "The spaces that are searched.")
+
+
 def spaces(arguments: list[str]) -> int:
     """As `blocks`, for the spaces."""
-    given = _parser("spaces", "The spaces that are searched.").parse_args(arguments)
+    given = spaces_parser().parse_args(arguments)
     rows: list[dict[str, Any]] = []
     try:
         for space in map(SPACES.load, given.names or SPACES.names()):
@@ -54,15 +64,24 @@ def _size(space: Space) -> int | str:
         return "too many to count"
 
 
-def describe(arguments: list[str]) -> int:
-    """Exit code 0 with the parts of an architecture and what they cost, 2 for what is none."""
+def describe_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "formwright describe", description="The parts of an architecture and what they cost."
     )
-    parser.add_argument("spec", help="a file with its JSON, or the JSON; - for standard input")
+    said = "a file with its JSON, or the JSON; - for standard input"
+    parser.add_argument("spec", metavar="FILE", help=said)
     parser.add_argument("--svg", metavar="FILE", type=Path, help="draw it there")
     parser.add_argument("--json", action="store_true", help="one JSON object a part")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def describe(arguments: list[str]) -> int:
+    """Exit code 0 with the parts of an architecture and what they cost, 2 for what is none."""
+    from .blocks.cost import Cost
+    from .describe import pattern, rows
+    from .drawing import draw
+
+    given = describe_parser().parse_args(arguments)
     try:
         spec = ArchSpec.from_json(_read(given.spec))
         parts = rows(spec)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
+from ..extras import needs
 from .evaluate.evaluator import evaluate
 from .result import Result
 from .run.log import MemoryLog, TrialLog
@@ -47,7 +48,8 @@ def make_pool(workers: int, threads: int = 1, address: str | None = None) -> Poo
     """A pool that evaluates candidates: `workers` Ray actors, or this process if 0."""
     if not workers:
         return SerialPool(evaluate)
-    from .run.ray_pool import RayPool  # ray is loaded by those who ask for it
+    with needs("search", "a pool with workers"):
+        from .run.ray_pool import RayPool  # ray is loaded by those who ask for it
 
     return RayPool(evaluate, workers, threads=threads, address=address)
 

@@ -12,6 +12,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
+from ..extras import needs
 from .errors import SpecError, UnknownNameError
 
 T = TypeVar("T")
@@ -50,7 +51,8 @@ class Registry(Generic[T]):
     def _import(self, name: str) -> T:
         if name in self._rows:
             module, _, attribute = self._rows[name].partition(":")
-            found = getattr(import_module(module, __package__), attribute)
+            with needs("search", f"the {self.kind} {name!r}"):
+                found = getattr(import_module(module, __package__), attribute)
         else:
             (entry,) = entry_points(group=self._group, name=name)
             try:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if __name__ != "formwright.service":
     raise ImportError("import formwright.service, not service")
 
+from ..extras import needs
+
 if TYPE_CHECKING:
     from .client import AsyncClient as AsyncClient
     from .client import Client as Client
@@ -54,7 +56,8 @@ __all__ = list(_LAZY)
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name], __name__), name)
+    with needs("service" if name == "serve" else "client", f"{__name__}.{name}"):
+        return getattr(import_module(_LAZY[name], __name__), name)
 
 
 def __dir__() -> list[str]:

@@ -35,7 +35,9 @@ def start_server(
     """The process, which ends when its standard input is closed or this process ends. `more` is
     for `subprocess.Popen`: an environment, a file for the log."""
     command = [sys.executable, "-P", "-m", "formwright", "serve", "--with-parent"]
+    # all that settings could say otherwise: it is this machine's, with workers of its own
     command += [f"--database={database}", f"--workers={workers}", f"--port={port}"]
+    command += ["--host=127.0.0.1", "--ray="]
     # its own session: a Ctrl-C in the terminal is for whoever started it, which then stops it
     return subprocess.Popen(
         command,

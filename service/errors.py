@@ -13,7 +13,8 @@
         │   └── Stopping             it is about to stop
         ├── InternalError        the server failed; its log has the rest under the id shown
         │   └── DatabaseError        its database did: it may answer again
-        └── SetupError           the server cannot start: port, database, or its version
+        ├── SetupError           the server cannot start: port, database, or its version
+        └── SettingError         a setting of the environment or the file that cannot be
 
 It must not know grpc: `status.py` holds the table that maps these to status codes.
 """
@@ -77,3 +78,7 @@ class DatabaseError(InternalError):
 
 class SetupError(ServiceError):
     """The server cannot start here: the port, the database, or the version of the database."""
+
+
+class SettingError(ServiceError, ValueError):
+    """A setting, where it was found, and what it may be."""

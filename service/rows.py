@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .convert import to_etag
-from .records import SearchRecord, TrialRecord
+if TYPE_CHECKING:
+    from .records import SearchRecord, TrialRecord
 
 Row = Mapping[str, Any]
 
 
 def search_row(search: SearchRecord) -> Row:
     """A search for programs."""
+    from .convert import to_etag  # loads protobuf, which a parser does not need
+
     return {
         "search": search.id,
         "display_name": search.display_name,

@@ -1,15 +1,101 @@
-"""What a server is told when it starts, and where clients look for one.
+"""Every setting in one table, what a server is told when it starts, and where clients look for one.
 
-The only place that reads the environment. Next: `server.py`.
+The options of the commands, `formwright config` and the table in docs/service.md are made from
+`SETTINGS`. It must not know where a value comes from. Next: `configured.py`, which does.
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 PORT = 50551
 LEASE_S = 15.0  # a search whose scheduler was silent for this long is taken over
+
+Scalar = str | int | float
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row. `key` is its place in the file, `table.name`; empty where only the environment says
+    it, and whoever reads it is not here. `default` has its type; of a text with `choices` it is one
+    of these, and a number lies from `lowest` to `highest`."""
+
+    name: str
+    key: str
+    default: Scalar
+    variable: str
+    meaning: str
+    choices: tuple[str, ...] = ()
+    lowest: float = float("-inf")
+    highest: float = float("inf")
+
+    @property
+    def kind(self) -> type[Scalar]:
+        return type(self.default)
+
+    def wanted(self) -> str:
+        """What it may be, in words."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        if self.kind is str:
+            return "a text"
+        number = "a whole number" if self.kind is int else "a number"
+        low = f" from {self.lowest:g}" if self.lowest > float("-inf") else ""
+        return number + low + (f" to {self.highest:.0f}" if self.highest < float("inf") else "")
+
+    def may_be(self, value: object) -> bool:
+        """Whether it has the type, and lies among the choices or within the bounds."""
+        if self.kind is str:
+            return isinstance(value, str) and (not self.choices or value in self.choices)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        whole = isinstance(value, int)
+        return (whole or self.kind is float) and self.lowest <= value <= self.highest
+
+    def read(self, text: str) -> Scalar:
+        """A text as its value. Raises ValueError if it cannot be one."""
+        convert: Callable[[str], Scalar] = self.kind
+        value = convert(text)
+        if not self.may_be(value):
+            raise ValueError(text)
+        return value
+
+
+FORMATS = ("table", "json", "yaml", "csv")
+
+# fmt: off
+_ROWS = (
+    # name, key in the file, default, environment variable, meaning
+    Setting("server", "client.server", f"127.0.0.1:{PORT}", "FORMWRIGHT_SERVER",
+            "where clients look for a server, `HOST:PORT`"),
+    Setting("deadline", "client.deadline_s", 30.0, "FORMWRIGHT_DEADLINE",
+            "seconds that a call may take, with all its repetitions", lowest=0.001, highest=86400),
+    Setting("output", "client.output", "table", "FORMWRIGHT_OUTPUT",
+            "how commands print what they list", choices=FORMATS),
+    Setting("database", "serve.database", "formwright.db", "FORMWRIGHT_DATABASE",
+            "SQLite file or URL of the searches"),
+    Setting("host", "serve.host", "127.0.0.1", "FORMWRIGHT_HOST",
+            "address that a server listens on"),
+    Setting("port", "serve.port", PORT, "FORMWRIGHT_PORT",
+            "port that a server listens on; 0 takes a free one", lowest=0, highest=65535),
+    Setting("workers", "serve.workers", 2, "FORMWRIGHT_WORKERS",
+            "worker processes of Ray; 0: without Ray", lowest=0),
+    Setting("ray", "serve.ray", "", "FORMWRIGHT_RAY",
+            "address of a Ray cluster; empty: one is started"),
+    # read elsewhere; here for whoever looks for them
+    Setting("config", "", "", "FORMWRIGHT_CONFIG",
+            "the file with settings, instead of those that are looked for"),
+    Setting("cache", "", "", "FORMWRIGHT_CACHE_DIR",
+            "folder of trainings that go on and of latencies; empty: in the user's cache"),
+    Setting("quiet", "", "", "FORMWRIGHT_QUIET_DIR",
+            "folder of the locks that keep a machine quiet; empty: among temporary files"),
+    Setting("dump", "", "", "FORMWRIGHT_DUMP",
+            "folder where the compiler writes each graph; empty: nowhere"),
+)
+# fmt: on
+
+SETTINGS = {row.name: row for row in _ROWS}
 
 
 @dataclass(frozen=True)
@@ -38,5 +124,8 @@ def with_port(server: str) -> str:
 
 
 def server_address() -> str:
-    """`FORMWRIGHT_SERVER`, or this machine's default."""
-    return os.environ.get("FORMWRIGHT_SERVER", f"127.0.0.1:{PORT}")
+    """Where clients look for a server: by the environment, the file, or on this machine. Raises
+    SettingError."""
+    from .configured import resolve  # it reads the table above
+
+    return str(resolve(SETTINGS["server"]).value)

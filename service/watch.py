@@ -116,7 +116,7 @@ class Hub:
 
     async def _joined(self, id: str, after: int) -> _Line:
         found = await self._in_thread(self._store.progress_of, [id])
-        last, state = _known(id, found.get(id))
+        last, state = known(id, found.get(id))
         line = self._lines.get(id)
         if line is None:
             line = self._lines[id] = _Line(last, state.final)
@@ -162,7 +162,7 @@ class Hub:
 
     async def _look(self, id: str, line: _Line, now: Progress | None) -> bool:
         try:
-            last, state = _known(id, now)
+            last, state = known(id, now)
             while line.last < last:
                 begin = line.last
                 end, message = await self._in_thread(encoded, self._store, id, begin, last)
@@ -190,8 +190,8 @@ class Hub:
             line.tell()
 
 
-def _known(id: str, found: Progress | None) -> tuple[int, SearchState]:
-    """Raises NotFound, or InternalError if it cannot be read."""
+def known(id: str, found: Progress | None) -> tuple[int, SearchState]:
+    """What was found of a search. Raises NotFound, or InternalError if it cannot be read."""
     if found is None:
         raise NotFound(f"there is no search {id!r}")
     if isinstance(found, InternalError):

@@ -12,7 +12,7 @@ import formwright.search
 import formwright.service
 
 PARTS = (formwright.compiler, formwright.search, formwright.service)
-MODULES = [
+MODULES = ["formwright.errors", "formwright.extras"] + [
     m.name for part in PARTS for m in pkgutil.walk_packages(part.__path__, part.__name__ + ".")
 ]
 

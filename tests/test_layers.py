@@ -32,6 +32,7 @@ ONLY = {
         "service/client/",
         "service/testing_unit.py",
         "service/host.py",
+        "service/probe.py",
         "service/server.py",
         "service/servicer.py",
         "service/status.py",

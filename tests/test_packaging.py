@@ -53,9 +53,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     modules = {n for n in names if n.endswith(".py")}
-    expected = {
-        f"formwright/{name}.py" for name in ("__init__", "__main__", "errors", "testing_processes")
-    }
+    roots = ("__init__", "__main__", "errors", "extras", "parsers", "testing_processes")
+    expected = {f"formwright/{name}.py" for name in roots}
     for part in ("compiler", "search", "service"):
         expected |= {f"formwright/{p.relative_to(ROOT)}" for p in (ROOT / part).rglob("*.py")}
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...errors import FormwrightError
+from ...extras import MissingExtraError
 from ..errors import EvaluationError, SpecError
 from ..objective import METRICS, Direction, metric_named
 from ..result import Result
@@ -28,12 +29,14 @@ from ..trial import Trial
 def keep(arguments: list[str]) -> int:
     """Exit code 0 with what was kept on standard output, 1 where it cannot be trained, measured or
     proven, 2 for what cannot be done, with one line that says why."""
-    given = _parser().parse_args(arguments)
+    given = keep_parser().parse_args(arguments)
     try:
         architecture, spec, trial = _wanted(given)
         from .make import keep as make  # loads torch, which whoever is refused does not need
 
         kept = make(architecture, spec, given.to, seeds=given.seeds, trial=trial, progress=_say)
+    except MissingExtraError:  # whoever calls the command knows which extra it wants
+        raise
     except (FormwrightError, OSError, UnicodeError) as error:
         print(f"formwright keep: {error}", file=sys.stderr)
         return 1 if isinstance(error, EvaluationError) else 2
@@ -43,20 +46,23 @@ def keep(arguments: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def keep_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "formwright keep",
         description="Train, measure and prove a member of a front, and keep it as a folder.",
     )
-    parser.add_argument("result", nargs="?", help="the file that Result.save wrote")
+    said = "the file that Result.save wrote"
+    parser.add_argument("result", nargs="?", metavar="FILE", help=said)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--number", type=int, help="the trial with this number")
     which.add_argument(
         "--best", metavar="METRIC", help="of the front the best by this (default: first objective)"
     )
     text = "or the JSON itself"
-    parser.add_argument("--spec", help=f"instead: a file with the spec of a search, {text}")
-    parser.add_argument("--architecture", help=f"with it, a file with an architecture, {text}")
+    spec = f"instead: a file with the spec of a search, {text}"
+    parser.add_argument("--spec", metavar="FILE", help=spec)
+    architecture = f"with it, a file with an architecture, {text}"
+    parser.add_argument("--architecture", metavar="FILE", help=architecture)
     parser.add_argument("--to", required=True, metavar="FOLDER", help="new or empty")
     parser.add_argument("--seeds", type=int, default=3, help="trainings (default %(default)s)")
     return parser

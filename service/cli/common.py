@@ -1,23 +1,30 @@
 """What the commands share: how arguments are read, what becomes of errors, which search is meant.
 
-It must not know what a command does. Next: `output.py`.
+A command is a function `name(arguments)` that runs, and `name_parser()` beside it, which knows its
+options and loads nothing that is slow: completion asks for it. An option that is a setting has the
+setting as its default; `run` puts the value of the environment, the file or the table in its place.
+It must not know what a command does. Next: `output.py`; `../settings.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 
 from ...errors import FormwrightError
-from ..client import Client
+from ...extras import MissingExtraError, needs
+from ..configured import resolve
 from ..errors import NotFound
-from ..records import SearchRecord, SearchState
-from ..settings import server_address
-from ..show import follow
+from ..settings import SETTINGS, Scalar, Setting
+
+if TYPE_CHECKING:
+    from ..client import Client
+    from ..records import SearchRecord
 
 Command = Callable[[argparse.Namespace, Console], int]
 
@@ -35,22 +42,60 @@ def parser(
     """`of_search` for a command that takes the newest search if none is named."""
     made = _Parser(prog=f"formwright {name}", description=what)
     if server:
-        made.add_argument(
-            "--server",
-            default=server_address(),
-            metavar="HOST:PORT",
-            help="(default %(default)s, or FORMWRIGHT_SERVER)",
-        )
+        add_setting(made, "server", metavar="HOST:PORT")
+        add_setting(made, "deadline", metavar="SECONDS")
+        said = "look into a database, a file or a URL, without a server"
+        made.add_argument("--local", default="", metavar="DATABASE", help=said)
     if of_search:
         made.add_argument("search", nargs="?", help="its id (default: the newest)")
     return made
+
+
+def add_setting(
+    to: argparse.ArgumentParser, name: str, *flags: str, metavar: str | None = None
+) -> None:
+    """The option `--name` of a setting, and further flags for it."""
+    setting = SETTINGS[name]
+    standard = "" if setting.default == "" else f", default {setting.default}"
+    to.add_argument(
+        *flags,
+        f"--{name}",
+        type=_reader(setting),
+        choices=setting.choices or None,
+        default=setting,
+        metavar=metavar,
+        help=f"{setting.meaning.replace('`', '')} ({setting.variable}{standard})",
+    )
+
+
+def _reader(setting: Setting) -> Callable[[str], Scalar]:
+    if setting.choices:
+        return str  # argparse lists them
+
+    def read(text: str) -> Scalar:
+        try:
+            return setting.read(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"wanted {setting.wanted()}, got {text!r}") from None
+
+    return read
+
+
+def suggest(action: argparse.Action, names: Iterable[str]) -> None:
+    """What completion offers for an option that takes other words too."""
+    action.suggested = tuple(names)  # type: ignore[attr-defined]
 
 
 def run(of: argparse.ArgumentParser, arguments: list[str], command: Command) -> int:
     """Whatever we raise on purpose is one line and exit code 2."""
     given = of.parse_args(arguments)
     try:
+        for name, value in vars(given).items():
+            if isinstance(value, Setting):
+                setattr(given, name, resolve(value).value)
         return command(given, Console())
+    except MissingExtraError:  # whoever calls the command knows which extra it wants
+        raise
     except (FormwrightError, UnicodeError) as error:
         print(f"{of.prog}: {error}", file=sys.stderr)
         return 2
@@ -58,6 +103,19 @@ def run(of: argparse.ArgumentParser, arguments: list[str], command: Command) -> 
         return 130
     except BrokenPipeError:  # whoever reads has seen enough
         return 0
+
+
+def connect(given: argparse.Namespace) -> Client:
+    """To the server that was named, or that the settings name; or to a database, which is there
+    already."""
+    from ..client import Client  # loads gRPC, which a parser does not need
+
+    if given.local:
+        if "://" not in given.local and not Path(given.local).exists():
+            raise NotFound(f"there is no database {given.local}")
+        with needs("service", "--local"):
+            return Client.local(given.local)
+    return Client(given.server, timeout_s=given.deadline)
 
 
 def id_of(given: str) -> str:
@@ -77,4 +135,7 @@ def search_of(client: Client, id: str | None) -> SearchRecord:
 
 def followed(client: Client, search: SearchRecord, console: Console) -> int:
     """Shows the search until it has ended; the exit code."""
+    from ..records import SearchState
+    from ..show import follow
+
     return 0 if follow(client, search, console) is SearchState.SUCCEEDED else 1

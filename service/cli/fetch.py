@@ -7,39 +7,50 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from ...search import as_text, picture
-from ..client import Client
+from ...search import METRICS
 from ..errors import Failed, NotFound
-from ..records import ArtifactRecord, SearchRecord, TrialRecord
-from ..results import result_of
-from .common import parser, run, search_of
+from .common import connect, parser, run, search_of, suggest
+
+if TYPE_CHECKING:
+    from ..client import Client
+    from ..records import ArtifactRecord, SearchRecord
 
 
-def fetch(arguments: list[str]) -> int:
+def fetch_parser() -> argparse.ArgumentParser:
     what = "Have a trial kept (trained anew, proven, measured), and fetch it as a folder."
     made = parser("fetch", what, of_search=True)
     which = made.add_mutually_exclusive_group()
     which.add_argument("--number", type=int, help="of the trial")
-    which.add_argument("--best", metavar="METRIC", help="(default: by the first objective)")
+    added = which.add_argument("--best", metavar="METRIC", help="(default: the first objective)")
+    suggest(added, METRICS)
     made.add_argument("--to", required=True, metavar="FOLDER", help="new, or of the same trial")
     made.add_argument("--seeds", type=int, default=0, help="trainings (default 3)")
     made.add_argument("--no-wait", action="store_true", help="only ask for it")
-    return run(made, arguments, _fetch)
+    return made
 
 
-def report(arguments: list[str]) -> int:
+def fetch(arguments: list[str]) -> int:
+    return run(fetch_parser(), arguments, _fetch)
+
+
+def report_parser() -> argparse.ArgumentParser:
     what = "What a search has found: the front, what became of the others, what to think of it."
     made = parser("report", what, of_search=True)
     made.add_argument("--picture", metavar="FILE", help="draw it too, as .png, .svg or .pdf")
     made.add_argument("--save", metavar="FILE", help="all of it, for `formwright keep`")
-    return run(made, arguments, _report)
+    return made
+
+
+def report(arguments: list[str]) -> int:
+    return run(report_parser(), arguments, _report)
 
 
 def _fetch(given: argparse.Namespace, console: Console) -> int:
-    with Client(given.server) as client:
+    with connect(given) as client:
         search = search_of(client, given.search)
         number = given.number if given.number is not None else _best(client, search, given.best)
         if given.no_wait:
@@ -58,9 +69,8 @@ def _fetch(given: argparse.Namespace, console: Console) -> int:
 
 def _best(client: Client, search: SearchRecord, metric: str | None) -> int:
     """The number of the best trial. Raises NotFound."""
-    found: list[TrialRecord] = client.best(
-        search.id, objectives=[metric or search.spec.objectives[0]], limit=1
-    )
+    by = metric or search.spec.objectives[0]
+    found = client.best(search.id, objectives=[by], limit=1)
     if not found:
         raise NotFound(f"no trial of {search.id} has succeeded")
     return found[0].number
@@ -82,7 +92,10 @@ class _Told:
 
 
 def _report(given: argparse.Namespace, console: Console) -> int:
-    with Client(given.server) as client:
+    from ...search import as_text, picture  # which a parser does not need
+    from ..results import result_of
+
+    with connect(given) as client:
         search = search_of(client, given.search)
         result = result_of(search, client.trials(search.id))
     shown = f" ({search.display_name})" if search.display_name else ""

@@ -9,45 +9,62 @@ import argparse
 
 from rich.console import Console
 
-from ...search import SearchSpec
-from ..client import Client
+from ...search import METRICS, SPACES, TASKS, SearchSpec
 from ..errors import InvalidRequest
 from ..rows import search_row, trial_row
-from ..show import front_table, plot, searches_table, trials_table
-from .common import followed, parser, run, search_of
+from .common import connect, followed, parser, run, search_of, suggest
 from .output import add_format, show
 
 
-def searches(arguments: list[str]) -> int:
+def searches_parser() -> argparse.ArgumentParser:
     made = parser("searches", "All searches, the newest first.")
     _add_filter(made, "state = RUNNING AND space = metaformer", "priority desc")
     add_format(made)
-    return run(made, arguments, _searches)
+    return made
+
+
+def searches(arguments: list[str]) -> int:
+    return run(searches_parser(), arguments, _searches)
+
+
+def watch_parser() -> argparse.ArgumentParser:
+    return parser("watch", "Show a search until it has ended.", of_search=True)
 
 
 def watch(arguments: list[str]) -> int:
-    made = parser("watch", "Show a search until it has ended.", of_search=True)
-    return run(made, arguments, _watch)
+    return run(watch_parser(), arguments, _watch)
 
 
-def best(arguments: list[str]) -> int:
+def best_parser() -> argparse.ArgumentParser:
     what = "The best architectures: the Pareto front of a search, or of all; or by weights."
     made = parser("best", what, of_search=True)
     made.add_argument("--weights", nargs="+", default=(), metavar="METRIC=WEIGHT")
-    return run(_add_best(made), arguments, _best)
+    return _add_best(made)
+
+
+def best(arguments: list[str]) -> int:
+    return run(best_parser(), arguments, _best)
+
+
+def pareto_parser() -> argparse.ArgumentParser:
+    made = parser("pareto", "The Pareto front of a search, or of all.", of_search=True)
+    made.set_defaults(weights=())
+    return _add_best(made)
 
 
 def pareto(arguments: list[str]) -> int:
-    made = parser("pareto", "The Pareto front of a search, or of all.", of_search=True)
-    made.set_defaults(weights=())
-    return run(_add_best(made), arguments, _best)
+    return run(pareto_parser(), arguments, _best)
 
 
-def trials(arguments: list[str]) -> int:
+def trials_parser() -> argparse.ArgumentParser:
     made = parser("trials", "Every trial of a search.", of_search=True)
     _add_filter(made, "state = SUCCEEDED AND metrics.params <= 20000", "metrics.quality desc")
     add_format(made)
-    return run(made, arguments, _trials)
+    return made
+
+
+def trials(arguments: list[str]) -> int:
+    return run(trials_parser(), arguments, _trials)
 
 
 def _add_filter(to: argparse.ArgumentParser, filter: str, order: str) -> None:
@@ -57,10 +74,12 @@ def _add_filter(to: argparse.ArgumentParser, filter: str, order: str) -> None:
 
 def _add_best(to: argparse.ArgumentParser) -> argparse.ArgumentParser:
     to.add_argument("--all", action="store_true", help="over all searches")
-    for name in ("space", "task"):
-        to.add_argument(f"--{name}", default="", help=f"only searches of this {name}")
+    for name, known in (("space", SPACES), ("task", TASKS)):
+        added = to.add_argument(f"--{name}", default="", help=f"only searches of this {name}")
+        suggest(added, known.names())
     to.add_argument("--machine", default="", help="only what this machine measured (m1:…)")
-    to.add_argument("--objectives", nargs="+", default=(), metavar="METRIC")
+    added = to.add_argument("--objectives", nargs="+", default=(), metavar="METRIC")
+    suggest(added, METRICS)
     for name, what in (("--at-least", "lowest"), ("--at-most", "highest")):
         to.add_argument(
             name, action="append", default=[], metavar="METRIC=VALUE", help=f"{what} value"
@@ -71,19 +90,23 @@ def _add_best(to: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def _searches(given: argparse.Namespace, console: Console) -> int:
-    with Client(given.server) as client:
+    from ..show import searches_table  # with a plot, which a parser does not need
+
+    with connect(given) as client:
         found = list(client.searches(given.filter, given.order_by))
     show(given, console, map(search_row, found), lambda: searches_table(found))
     return 0
 
 
 def _watch(given: argparse.Namespace, console: Console) -> int:
-    with Client(given.server) as client:
+    with connect(given) as client:
         return followed(client, search_of(client, given.search), console)
 
 
 def _best(given: argparse.Namespace, console: Console) -> int:
-    with Client(given.server) as client:
+    from ..show import front_table, plot
+
+    with connect(given) as client:
         search = None if given.all else search_of(client, given.search)
         weights = dict(map(_number, given.weights))
         spec = search.spec if search else SearchSpec()
@@ -111,7 +134,9 @@ def _best(given: argparse.Namespace, console: Console) -> int:
 
 
 def _trials(given: argparse.Namespace, console: Console) -> int:
-    with Client(given.server) as client:
+    from ..show import trials_table
+
+    with connect(given) as client:
         search = search_of(client, given.search)
         found = list(client.trials(search.id, filter=given.filter, order_by=given.order_by))
     title = f"search {search.id}, {search.state.lower()}"

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable
 from rich.console import Console, RenderableType
 
 from ..rows import Row, flat
+from .common import add_setting
 
 
 def add_format(to: argparse.ArgumentParser) -> None:
     """The option `-o`."""
-    said = "json: one object a line (default %(default)s)"
-    to.add_argument("-o", "--output", choices=["table", *WRITERS], default="table", help=said)
+    add_setting(to, "output", "-o")
 
 
 def show(

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -23,35 +24,43 @@ from ...search import (
     SearchSpec,
     SpecError,
 )
-from ..client import Client
-from .common import followed, parser, run
+from .common import connect, followed, parser, run, suggest
+
+if TYPE_CHECKING:
+    from ..client import Client
 
 
-def submit(arguments: list[str]) -> int:
+def submit_parser() -> argparse.ArgumentParser:
     made = parser("submit", "Submit a search. What is not given has its default.")
-    made.add_argument("-f", "--file", help="a spec as JSON; - for standard input")
-    helps = _field_help()
+    spec = "a spec as JSON; - for standard input"
+    made.add_argument("-f", "--file", metavar="FILE", help=spec)
+    helps, known = _field_help(), _known()
     for field in fields(SearchSpec):
         default: Any = field.default
         several = isinstance(default, tuple)
         shown = " ".join(map(str, default)) or "none" if several else default
-        made.add_argument(
+        added = made.add_argument(
             f"--{field.name.replace('_', '-')}",
             type=type(next(iter(default), "")) if several else type(default),
             nargs="+" if several else None,
             help=f"{helps[field.name]} (default {shown})",
         )
+        suggest(added, known.get(field.name, ()))
     made.add_argument("--request-id", default="", help="makes it safe to submit again")
     made.add_argument("--display-name", default="", help="for people")
     made.add_argument("--watch", action="store_true", help="show it until it has ended")
     made.add_argument("--dry-run", action="store_true", help="check it, and say what it would do")
     made.add_argument("--priority", type=int, default=0, help="the highest runs next (default 0)")
-    return run(made, arguments, _submit)
+    return made
+
+
+def submit(arguments: list[str]) -> int:
+    return run(submit_parser(), arguments, _submit)
 
 
 def _submit(given: argparse.Namespace, console: Console) -> int:
     spec = _spec(given)
-    with Client(given.server) as client:
+    with connect(given) as client:
         if given.dry_run:
             return _dry_run(client, spec, console)
         search = client.submit(
@@ -73,6 +82,17 @@ def _dry_run(client: Client, spec: SearchSpec, console: Console) -> int:
         total = plan.training_flops * spec.trials
         print(f"{plan.training_flops:.2g} operations of training each, {total:.2g} in all")
     return 0
+
+
+def _known() -> dict[str, Iterable[str]]:
+    """Field of a spec -> words for it, where there is a table; a server may know others."""
+    return {
+        "space": SPACES.names(),
+        "task": TASKS.names(),
+        "sampler": SAMPLERS.names(),
+        "objectives": METRICS,
+        "proxies": PROXY_NAMES,
+    }
 
 
 def _field_help() -> dict[str, str]:

@@ -17,7 +17,7 @@ from ..errors import InvalidRequest, OutOfRange, Unavailable
 from ..rpc.methods import METHODS, STREAMS
 from ..status import message_of, row_of
 from ..store import open_store
-from ..watch import LOOK_S, message_after
+from ..watch import LOOK_S, known, message_after
 from ..wire import search_pb2 as pb
 
 HANDLERS: dict[str, Callable[..., Any]] = {
@@ -49,7 +49,7 @@ class Local:
     def _watch(self, request: pb.WatchSearchRequest) -> Iterator[pb.WatchSearchResponse]:
         id, after = names.search_id(request.name), request.after_sequence
         while not self.closed:
-            last, state = self._store.progress(id)
+            last, state = known(id, self._store.progress_of([id]).get(id))
             if after > last:
                 raise OutOfRange(f"{after} is beyond the newest event, {last}", "after_sequence")
             while after < last:

@@ -7,6 +7,9 @@ and `writes.py` -> `schema.py`; `engine.py` opens transactions, `migrate.py` mak
 
 from __future__ import annotations
 
-from .store import Store, open_store
+from ...extras import needs
+
+with needs("service", "the store"):
+    from .store import Store, open_store
 
 __all__ = ["Store", "open_store"]

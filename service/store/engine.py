@@ -202,7 +202,8 @@ def _engine(url: URL, busy_s: float) -> Engine:
             url, pool_size=_CONNECTIONS, max_overflow=_CONNECTIONS, pool_pre_ping=True, **extra
         )
     except ModuleNotFoundError as error:
-        raise SetupError(f"the driver is missing: pip install {error.name}") from error
+        name = "'formwright[postgresql]'" if error.name == "psycopg" else error.name
+        raise SetupError(f"the driver is missing: pip install {name}") from error
     except (ArgumentError, SQLAlchemyError) as error:
         raise SetupError(f"cannot use {url.render_as_string()}: {one_line(str(error))}") from error
     if _is_sqlite(url):

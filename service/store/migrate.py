@@ -40,6 +40,13 @@ def upgrade(database: Database) -> None:
             context.run_migrations()
 
 
+def known_revisions() -> tuple[list[str], str]:
+    """All that this code knows, and the newest of them."""
+    scripts = ScriptDirectory(str(_FOLDER))
+    known = sorted(script.revision for script in scripts.walk_revisions())
+    return known, ", ".join(scripts.get_heads())
+
+
 def migration_context(
     connection: Connection, scripts: ScriptDirectory | None = None
 ) -> MigrationContext:

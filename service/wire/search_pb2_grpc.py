@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class SearchServiceStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """Searches, their trials, and the architectures that they found.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -132,7 +133,8 @@ class SearchServiceStub(object):
 
 
 class SearchServiceServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """Searches, their trials, and the architectures that they found.
+    """
 
     def CreateSearch(self, request, context):
         """Queues a search. The same request_id with the same content returns the search it made before.
@@ -390,7 +392,8 @@ def add_SearchServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SearchService(object):
-    """Missing associated documentation comment in .proto file."""
+    """Searches, their trials, and the architectures that they found.
+    """
 
     @staticmethod
     def CreateSearch(request,
