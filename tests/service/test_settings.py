@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -195,3 +196,13 @@ def test_a_password_is_not_shown(folder):
 
     assert "postgresql://me:***@host/name" in shown
     assert "secret" not in shown
+
+
+def test_a_call_ends_at_its_deadline(folder):
+    write(folder / "formwright.toml", "[client]\ndeadline_s = 0.2")
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes calls and answers none
+        done = formwright("searches", "--server", f"127.0.0.1:{silent.getsockname()[1]}")
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("formwright searches: ")
+    assert done.stderr.count("\n") == 1
