@@ -56,6 +56,7 @@ class Scheduler:
     def serve(self) -> None:
         """Until it is told to stop. Raises PoolError if there are no workers to be had."""
         try:
+            self._tidy()
             while not self.stopping.is_set():
                 claim = self._claim()
                 if claim is None:
@@ -66,6 +67,13 @@ class Scheduler:
             if self._pool is not None:
                 self._pool[1].close()
             self._store.release(self.owner)
+
+    def _tidy(self) -> None:
+        """Once in the life of a scheduler."""
+        try:
+            self._store.forget_requests()
+        except ServiceError as error:  # the next one may
+            log.warning("%s", error)
 
     def _claim(self) -> Claim | None:
         try:

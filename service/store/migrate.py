@@ -68,7 +68,7 @@ def _is_current(connection: Connection, scripts: ScriptDirectory, where: str) ->
     if newer := found - set(known):
         raise SetupError(
             f"the database {where} has revision {', '.join(sorted(newer))}, this formwright knows"
-            f" {', '.join(known)}; use a newer formwright or another --database"
+            f" {', '.join(known)}; use a newer formwright or another database"
         )
     return found == set(scripts.get_heads())
 

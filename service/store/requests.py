@@ -11,7 +11,7 @@ import hashlib
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, delete, select
 
 from ..errors import AlreadyExists, NotFound
 from .engine import insert_if_new
@@ -55,6 +55,12 @@ def record_request(
     """Writes down that the request was; False if it is there already. `asked` is a digest."""
     row = {"id": id, "method": method, "asked": asked, "result": search, "created": now}
     return insert_if_new(connection, requests, "id", row)
+
+
+def forget_requests(connection: Connection, before: datetime) -> int:
+    """Those that had their effect before that; nobody sends them again. How many there were."""
+    old = delete(requests).where(requests.c.created < before)
+    return connection.execute(old).rowcount
 
 
 def refuse_used(connection: Connection, id: str) -> None:

@@ -8,6 +8,7 @@ Next: `queries.py`, `writes.py`, `trial_log.py`.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -32,11 +33,12 @@ from .engine import BUSY_S, Database, clock, insert_if_new, read_url
 from .listing import SEARCHES, TRIALS, Listing
 from .measured import Bound, Place, Scope, Table, kept_front, measured
 from .paging import check_size
-from .requests import digest, is_first, refuse_used
+from .requests import digest, forget_requests, is_first, refuse_used
 from .schema import architectures, searches, trials
 from .trial_log import StoreLog
 
 SHOWN = 100  # trials of an architecture
+KEPT_DAYS = 30  # for which ids of requests are known
 Progress = queries.Progress
 
 
@@ -49,7 +51,7 @@ def open_store(url_or_path: str, busy_s: float = BUSY_S) -> Store:
         migrate.upgrade(database)
     except InternalError as error:
         database.close()
-        raise SetupError(f"{one_line(str(error))}; name another --database") from error
+        raise SetupError(f"{one_line(str(error))}; name another database") from error
     except BaseException:
         database.close()
         raise
@@ -114,6 +116,12 @@ class Store:
             elif made.asked != row["asked"]:
                 raise AlreadyExists(f"request {request_id!r} has made another search, {made.id}")
             return queries.search_record(connection, made.id)
+
+    def forget_requests(self, days: float = KEPT_DAYS) -> int:
+        """Ids of requests that had their effect so many days ago mean nothing any more; how many
+        there were. Those that made a search that is there are known as long as it is."""
+        with self._database.write() as connection:
+            return forget_requests(connection, clock(connection) - timedelta(days=days))
 
     def get_search(self, id: str) -> SearchRecord:
         """Raises NotFound."""

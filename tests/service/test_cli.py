@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from formwright.search import Result, load
+from formwright.search import Result, SearchSpec, load
+from formwright.service import Client
 from formwright.service.embedded import address_of, start_server, stop_server
 
 
@@ -204,3 +205,16 @@ def test_a_report_and_what_is_kept(server, tmp_path):
     assert "wanted 1 to 100" in refused(run(*asked, "--seeds", "101", "--to", to))
     assert "no trial 9" in refused(run(*asked[:4], "--number", "9", "--to", to))
     assert "quality" in refused(run(*asked[:4], "--best", "qualty", "--to", to))
+
+
+def test_a_database_without_a_server(tmp_path):
+    path = tmp_path / "searches.db"
+    assert "there is no database" in refused(run("searches", "--local", path))
+    with Client.local(path) as client:
+        search = client.submit(SearchSpec(), display_name="mine")
+    (row,) = run("searches", "--local", path, "-o", "json").stdout.splitlines()
+    assert json.loads(row)["search"] == search.id
+    done = run("cancel", "--local", path, search.id)
+    assert done.stdout == f"search {search.id} cancelled\n"
+    assert run("watch", "--local", path).returncode == 1
+    assert "file is not a database" in refused(run("searches", "--local", __file__))

@@ -12,7 +12,8 @@ import grpc
 import pytest
 
 from formwright.search import SearchSpec
-from formwright.service import Client, client
+from formwright.service import Client
+from formwright.service.client import remote
 from formwright.service.store import open_store
 
 from .servers import serving
@@ -67,7 +68,7 @@ def dropping(upstream, seed):
 
 
 def test_each_request_has_its_effect_once(url, monkeypatch):
-    monkeypatch.setattr(client, "RETRIES_S", (0.0,) * 20)  # nobody gives up
+    monkeypatch.setattr(remote, "RETRIES_S", (0.0,) * 20)  # nobody gives up
     done, failures = [Counter() for _ in range(4)], []
 
     def work(at, address):
@@ -144,3 +145,15 @@ def test_an_id_that_was_used(url, what):
             with pytest.raises(Exception, match=r"has made a search|was sent before"):
                 service.cancel(made.id, request_id="mine")
     store.close()
+
+
+def test_ids_are_forgotten_in_the_end(store):
+    search = store.create_search(SearchSpec(), "made")
+    store.update_search(search.id, {"priority": 1}, request_id="old")
+    assert store.forget_requests() == 0
+    store.update_search(search.id, {"priority": 1}, request_id="old")  # still known
+    assert store.get_search(search.id).revision == 2
+    assert store.forget_requests(days=-1) == 1
+    store.update_search(search.id, {"priority": 2}, request_id="old")
+    assert store.get_search(search.id).revision == 3
+    assert store.create_search(SearchSpec(), "made").id == search.id
