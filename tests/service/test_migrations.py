@@ -107,7 +107,7 @@ def test_a_newer_database_is_refused_and_not_touched(path):
     message = str(caught.value)
     assert "0999" in message
     assert "0001" in message
-    assert message.endswith("use a newer formwright or another --database")
+    assert message.endswith("use a newer formwright or another database")
     assert "\n" not in message
     assert hashlib.sha256(path.read_bytes()).hexdigest() == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
