@@ -1,11 +1,11 @@
-"""The same search over gRPC: submit, watch, ask for the best, rebuild it."""
+"""The same search over gRPC: submit, watch, ask for the best, fetch it with its weights."""
 
 import argparse
 import tempfile
 
 import torch
 
-from formwright.search import SearchSpec, build
+from formwright.search import SearchSpec, load
 from formwright.service import Client, local_server
 
 parser = argparse.ArgumentParser()
@@ -24,5 +24,12 @@ with (
             print(f"trial {event.trial.number}: quality {event.trial.values['quality']:.3f}")
     best = client.best(search.id, bounds={"params": (None, 200_000)})[0]
     print(f"best under 200,000 parameters: {best.architecture.short()}, {dict(best.values)}")
-    model = build(best.architecture)
-    print(model(torch.randn(1, *best.architecture.signature.image)).shape)
+    kept = client.fetch(
+        search.id,
+        best.number,
+        f"{folder}/kept",
+        seeds=1 if quick else 3,
+        told=lambda artifact: print(artifact.state, artifact.step),
+    )
+    architecture, model = load(kept)
+    print(model(torch.randn(1, *architecture.signature.image)).shape)

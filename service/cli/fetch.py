@@ -57,7 +57,7 @@ def _fetch(given: argparse.Namespace, console: Console) -> int:
             record = client.keep(search.id, number, seeds=given.seeds)
             _say(console, f"trial {number} of {search.id}: {record.state.lower()}")
             return 0
-        told = _Told(console)
+        told = lambda record: _say(console, _line(record))  # noqa: E731
         try:
             to = client.fetch(search.id, number, given.to, seeds=given.seeds, told=told)
         except Failed as error:
@@ -76,19 +76,10 @@ def _best(client: Client, search: SearchRecord, metric: str | None) -> int:
     return found[0].number
 
 
-class _Told:
-    """Says each step once, a line each."""
-
-    def __init__(self, console: Console) -> None:
-        self._console, self._said = console, ""
-
-    def __call__(self, record: ArtifactRecord) -> None:
-        line = record.state.lower()
-        if record.step:
-            line += f", {record.done}/{record.total}: {record.step}"
-        if line != self._said:
-            self._said = line
-            _say(self._console, line)
+def _line(record: ArtifactRecord) -> str:
+    """How far it is."""
+    far = f", {record.done}/{record.total}: {record.step}" if record.step else ""
+    return record.state.lower() + far
 
 
 def _report(given: argparse.Namespace, console: Console) -> int:

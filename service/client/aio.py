@@ -161,8 +161,9 @@ class AsyncClient:
         told(record)
         while is_open(record):
             await asyncio.sleep(LOOK_S)
-            record = await self.artifact(id, number)
-            told(record)
+            before, record = record, await self.artifact(id, number)
+            if record != before:
+                told(record)
         for part in prepared(to, record):
             await self._fetch(id, number, part)
         return Path(to)

@@ -186,15 +186,16 @@ class Client:
         told: Told = lambda record: None,
     ) -> Path:
         """The artefact of a trial, as a folder that `formwright.search.load` reads: has it made if
-        need be, waits, and downloads what of it is not there already. `told` hears how far it is.
+        need be, waits, and downloads what of it is not there already. `told` hears of each change.
         Raises Failed if it cannot be made, InvalidRequest if the folder holds something else."""
         record = self.keep(id, number, seeds=seeds)
         check_folder(to, record)
         told(record)
         while is_open(record):
             time.sleep(LOOK_S)
-            record = self.artifact(id, number)
-            told(record)
+            before, record = record, self.artifact(id, number)
+            if record != before:
+                told(record)
         for part in prepared(to, record):
             self._fetch(id, number, part)
         return Path(to)
