@@ -12,6 +12,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,9 @@ def read_file() -> tuple[str, Mapping[str, Scalar]]:
 def _found() -> Path | None:
     if named := os.environ.get(SETTINGS["config"].variable):
         return Path(named).expanduser()
-    user = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    user = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config")
+    with suppress(RuntimeError):  # who has no home has no file there
+        user = user.expanduser()
     for path in (Path(HERE), user / "formwright" / "config.toml"):
         if os.path.exists(path):  # whatever cannot be looked at is not there
             return path

@@ -41,7 +41,7 @@ class OutOfRange(InvalidRequest):
 
 
 class NotFound(ServiceError, LookupError):
-    """No such search, trial or architecture."""
+    """No such search, trial, architecture or artefact."""
 
 
 class AlreadyExists(ServiceError):
@@ -49,7 +49,7 @@ class AlreadyExists(ServiceError):
 
 
 class NotAllowed(ServiceError):
-    """The search is in a state that does not permit it."""
+    """What it is about is in a state that does not permit it."""
 
 
 class Stale(ServiceError):

@@ -20,7 +20,7 @@ from types import TracebackType
 
 from ..errors import FormwrightError, one_line
 from ..search import Fenced
-from .errors import ServiceError
+from .errors import InvalidRequest, ServiceError
 from .leases import follow_parent, leased
 from .records import ArtifactClaim
 from .settings import LEASE_S
@@ -63,22 +63,29 @@ class Keepers:
     def _run(self) -> None:
         while not self._over():
             try:
-                wanted = self._store.artifacts.waiting()
-            except FormwrightError as error:  # a database that is away may come back
+                well = self._keep() if self._store.artifacts.waiting() else True
+            except (FormwrightError, OSError) as error:  # what is away may come back
                 log.warning("%s", error)
-                wanted = False
-            well = self._keep() if wanted else True
+                well = False
             self._ended.wait(LOOK_S if well else AGAIN_S)
 
     def _keep(self) -> bool:
-        """Starts a keeper and waits until it ends, or must; whether it did what it could."""
-        process = subprocess.Popen(self._command, stdin=subprocess.PIPE, start_new_session=True)
+        """Starts a keeper, waits until it ends, or must, and removes what it leaves; whether it
+        did what it could."""
+        with tempfile.TemporaryDirectory(
+            prefix="formwright-keeper-", ignore_cleanup_errors=True
+        ) as folder:
+            return self._keep_in(folder)
+
+    def _keep_in(self, folder: str) -> bool:
+        command = [*self._command, f"--folder={folder}"]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         while process.poll() is None and not self._over():
             self._ended.wait(LOOK_S / 5)
         if process.stdin is not None:
             process.stdin.close()
         try:
-            code = process.wait(None if self._over() is False else ENDING_S)
+            code = process.wait(ENDING_S)
         except subprocess.TimeoutExpired:
             process.kill()
             code = process.wait()
@@ -90,7 +97,7 @@ class Keepers:
     def _release(self) -> None:
         """The lease need not run out: whoever held it is known to be gone."""
         try:
-            self._store.artifacts.release(self._owner)
+            self._store.artifacts.lost(self._owner)
         except ServiceError as error:
             log.warning("%s", error)
 
@@ -112,9 +119,12 @@ def _keep(store: Store, claim: ArtifactClaim, folder: Path) -> None:
 
     def told(done: int, total: int, step: str) -> None:
         try:
-            store.artifacts.tell(claim, done, total, step)
+            held = store.artifacts.tell(claim, done, total, step)
         except ServiceError as error:  # it is only for people
             log.warning("%s", error)
+            return
+        if not held:
+            raise Fenced(f"the artefact of trial {claim.trial.number} is left to others")
 
     short = claim.trial.architecture.fingerprint().partition(":")[2][:12]
     made = folder / f"trial-{claim.trial.number}-{short}"
@@ -124,6 +134,8 @@ def _keep(store: Store, claim: ArtifactClaim, folder: Path) -> None:
         with leased(lambda: store.artifacts.renew(claim, LEASE_S)):
             keep(architecture, claim.spec, made, seeds=seeds, trial=claim.trial, progress=told)
         store.artifacts.finish(claim, made)
+    except InvalidRequest as error:  # what the database does not take
+        store.artifacts.fail(claim, str(error))
     except (Fenced, ServiceError):
         raise
     except Exception as error:
@@ -137,11 +149,12 @@ def _keep(store: Store, claim: ArtifactClaim, folder: Path) -> None:
 def main() -> int:
     """The process. Exit code 1 if the database fails; what was being made is made again."""
     parser = argparse.ArgumentParser()
-    for name in ("--database", "--owner"):
+    for name in ("--database", "--owner", "--folder"):
         parser.add_argument(name, required=True)
     given = parser.parse_args()
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
-    folder = Path(tempfile.mkdtemp(prefix="formwright-keeper-"))
+    folder = Path(given.folder)
+    # whoever is killed removes nothing, and then this one does
     follow_parent(lambda: shutil.rmtree(folder, ignore_errors=True), 0.0)
     try:
         store = open_store(given.database)
@@ -150,8 +163,6 @@ def main() -> int:
     except ServiceError as error:
         log.error("%s", error)
         return 1
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 

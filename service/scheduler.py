@@ -13,6 +13,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 
 from ..errors import FormwrightError
 from ..search import (
@@ -37,6 +38,7 @@ from .store import Store, open_store
 
 log = logging.getLogger("formwright.scheduler")
 
+TIDY_S = 86_400.0
 IDLE_S = 0.25  # how long a queued search may go unseen
 LETTING_GO_S = 20.0  # after which a scheduler that was told to end is ended; what it left behind,
 # its reaper ends
@@ -52,14 +54,15 @@ class Scheduler:
         self._ray = ray
         self._pool: tuple[int, Pool] | None = None
         self.stopping = threading.Event()
+        self._tidy_at = 0.0
 
     def serve(self) -> None:
         """Until it is told to stop. Raises PoolError if there are no workers to be had."""
         try:
-            self._tidy()
             while not self.stopping.is_set():
                 claim = self._claim()
                 if claim is None:
+                    self._tidy()
                     self.stopping.wait(IDLE_S)
                 else:
                     self._run(claim)
@@ -69,7 +72,10 @@ class Scheduler:
             self._store.release(self.owner)
 
     def _tidy(self) -> None:
-        """Once in the life of a scheduler."""
+        """Once a day, when there is nothing else to do."""
+        if time.monotonic() < self._tidy_at:
+            return
+        self._tidy_at = time.monotonic() + TIDY_S
         try:
             self._store.forget_requests()
         except ServiceError as error:  # the next one may

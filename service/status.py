@@ -2,7 +2,7 @@
 
 A status has a code, a message for people, `google.rpc.ErrorInfo` with a reason for programs and,
 where a field is wrong, `google.rpc.BadRequest` that names it (AIP-193). The only place that knows
-both sides. Next: `servicer.py` sends them, `client.py` raises them.
+both sides. Next: `servicer.py` sends them, `client/` raises them.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ TABLE: tuple[Row, ...] = (
     Row("REQUEST_ID_REUSED", CODES.ALREADY_EXISTS, errors.AlreadyExists, errors.AlreadyExists),
     Row("WRONG_STATE", CODES.FAILED_PRECONDITION, errors.NotAllowed, errors.NotAllowed),
     Row("ETAG_MISMATCH", CODES.ABORTED, errors.Stale, errors.Stale),
+    Row("DATABASE_AWAY", CODES.UNAVAILABLE, errors.DatabaseError, errors.Unavailable),
     Row("STOPPING", CODES.UNAVAILABLE, errors.Stopping, errors.Unavailable),
 )
 REASONS = {row.reason: row for row in TABLE}

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
@@ -19,7 +18,7 @@ from rich.console import Console
 from ...errors import FormwrightError
 from ...extras import MissingExtraError, needs
 from ..configured import resolve
-from ..errors import NotFound
+from ..errors import NotAllowed, NotFound
 from ..settings import SETTINGS, Scalar, Setting
 
 if TYPE_CHECKING:
@@ -96,13 +95,13 @@ def run(of: argparse.ArgumentParser, arguments: list[str], command: Command) -> 
         return command(given, Console())
     except MissingExtraError:  # whoever calls the command knows which extra it wants
         raise
-    except (FormwrightError, UnicodeError) as error:
+    except BrokenPipeError:  # whoever reads has seen enough
+        return 0
+    except (FormwrightError, OSError, UnicodeError) as error:
         print(f"{of.prog}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever reads has seen enough
-        return 0
 
 
 def connect(given: argparse.Namespace) -> Client:
@@ -111,9 +110,15 @@ def connect(given: argparse.Namespace) -> Client:
     from ..client import Client  # loads gRPC, which a parser does not need
 
     if given.local:
-        if "://" not in given.local and not Path(given.local).exists():
-            raise NotFound(f"there is no database {given.local}")
         with needs("service", "--local"):
+            from ..store.examine import examine
+
+            found = examine(given.local)
+            if not found.found:
+                raise NotFound(f"there are no searches in {found.where}")
+            if found.found != found.newest:
+                said = f"{found.where} has revision {found.found}, this is {found.newest}"
+                raise NotAllowed(f"{said}; `formwright serve` brings an older one up to date")
             return Client.local(given.local)
     return Client(given.server, timeout_s=given.deadline)
 

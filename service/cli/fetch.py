@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from ...search import METRICS
-from ..errors import Failed, NotFound
+from ..errors import Failed, InvalidRequest, NotFound
 from .common import connect, parser, run, search_of, suggest
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def fetch_parser() -> argparse.ArgumentParser:
     which.add_argument("--number", type=int, help="of the trial")
     added = which.add_argument("--best", metavar="METRIC", help="(default: the first objective)")
     suggest(added, METRICS)
-    made.add_argument("--to", required=True, metavar="FOLDER", help="new, or of the same trial")
+    made.add_argument("--to", metavar="FOLDER", help="new, or of the same trial")
     made.add_argument("--seeds", type=int, default=0, help="trainings (default 3)")
     made.add_argument("--no-wait", action="store_true", help="only ask for it")
     return made
@@ -50,6 +50,8 @@ def report(arguments: list[str]) -> int:
 
 
 def _fetch(given: argparse.Namespace, console: Console) -> int:
+    if not given.to and not given.no_wait:
+        raise InvalidRequest("wanted --to FOLDER, or --no-wait")
     with connect(given) as client:
         search = search_of(client, given.search)
         number = given.number if given.number is not None else _best(client, search, given.best)
@@ -89,13 +91,16 @@ def _report(given: argparse.Namespace, console: Console) -> int:
     with connect(given) as client:
         search = search_of(client, given.search)
         result = result_of(search, client.trials(search.id))
+    made = []  # before anything is said: it may be that it cannot be written
+    if given.picture:
+        made.append(f"drawn: {picture(result, given.picture)}")
+    if given.save:
+        made.append(f"saved: {result.save(Path(given.save))}")
     shown = f" ({search.display_name})" if search.display_name else ""
     _say(console, f"search {search.id}{shown}, {search.state.lower()}")
     console.print(as_text(result, console.width), end="", highlight=False, markup=False)
-    if given.picture:
-        _say(console, f"drawn: {picture(result, given.picture)}")
-    if given.save:
-        _say(console, f"saved: {result.save(Path(given.save))}")
+    for line in made:
+        _say(console, line)
     return 0
 
 

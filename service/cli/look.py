@@ -1,4 +1,4 @@
-"""`formwright searches | show | watch | best | pareto | trials`: what there is, and what is best.
+"""`formwright searches | watch | best | pareto | trials`: what there is, and what is best.
 
 Next: `output.py`, `../show.py` for the looks.
 """

@@ -49,11 +49,11 @@ def _yaml(rows: Iterable[Row]) -> None:
 
 def _csv(rows: Iterable[Row]) -> None:
     """Mappings of numbers become columns of their own, other values that are no text JSON."""
-    flat = [dict(flat(row)) for row in rows]
-    columns = dict.fromkeys(name for row in flat for name in row)
+    cells = [dict(flat(row)) for row in rows]
+    columns = dict.fromkeys(name for row in cells for name in row)
     writer = csv.DictWriter(sys.stdout, list(columns), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(flat)
+    writer.writerows(cells)
 
 
 WRITERS: dict[str, Callable[[Iterable[Row]], None]] = {"json": _json, "yaml": _yaml, "csv": _csv}

@@ -1,6 +1,6 @@
 """`formwright submit`: a search as a file, as options, or as both; or only what it would do.
 
-Next: `../client.py`.
+Next: `../client/sync.py`.
 """
 
 from __future__ import annotations

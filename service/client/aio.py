@@ -20,7 +20,8 @@ from ..settings import server_address, with_port
 from . import calls
 from .aio_wires import AsyncLocal, AsyncRemote, AsyncWire
 from .calls import Bounds, Call
-from .downloads import Part, check_folder, is_open, prepared
+from .downloads import Download, Part, check_folder, is_open
+from .remote import Patience
 from .sync import AGAIN_S, LOOK_S, Told
 
 T = TypeVar("T")
@@ -98,7 +99,7 @@ class AsyncClient:
     async def wait(self, id: str) -> SearchRecord:
         async for _ in self.watch(id):
             pass
-        return await self.get(id)
+        return await self._patiently(calls.get(id))
 
     # trials and what is best
 
@@ -156,17 +157,25 @@ class AsyncClient:
         seeds: int = 0,
         told: Told = lambda record: None,
     ) -> Path:
+        check_folder(to, await self._known(id, number))
         record = await self.keep(id, number, seeds=seeds)
-        check_folder(to, record)
         told(record)
         while is_open(record):
             await asyncio.sleep(LOOK_S)
-            before, record = record, await self.artifact(id, number)
+            before, record = record, await self._patiently(calls.artifact(id, number))
             if record != before:
                 told(record)
-        for part in prepared(to, record):
-            await self._fetch(id, number, part)
-        return Path(to)
+        download = await asyncio.to_thread(Download, to, record)
+        for part in await asyncio.to_thread(download.missing):
+            while not await asyncio.to_thread(part.is_there):
+                await self._fetch(id, number, part)
+        return download.finish()
+
+    async def _known(self, id: str, number: int) -> ArtifactRecord | None:
+        try:
+            return await self.artifact(id, number)
+        except errors.NotFound:
+            return None
 
     async def _fetch(self, id: str, number: int, part: Part) -> None:
         if part.offset < part.file.size:
@@ -174,7 +183,7 @@ class AsyncClient:
             async with aclosing(self._stream(begin)) as pieces:
                 async for offset, data in pieces:
                     part.add(offset, data)
-        part.finish()
+        await asyncio.to_thread(part.finish)
 
     async def close(self) -> None:
         await self._wire.close()
@@ -203,20 +212,29 @@ class AsyncClient:
             if not page.next_page_token:
                 return
 
+    async def _patiently(self, call: Call[T]) -> T:
+        """For those who wait anyway."""
+        patience = Patience(self._patience_s)
+        while True:
+            try:
+                return await self._send(call)
+            except errors.Unavailable:
+                if self._wire.closed or patience.is_over():
+                    raise
+                await asyncio.sleep(AGAIN_S)
+
     async def _stream(self, begin: Callable[[], Call[T]]) -> AsyncGenerator[T, None]:
-        """See `Client`."""
-        now = asyncio.get_running_loop().time
-        away_since: float | None = None
+        """What a stream says; `begin` says how it goes on where the server was away meanwhile."""
+        patience = Patience(self._patience_s)
         while True:
             call = begin()
             try:
                 async with aclosing(self._wire.stream(call.method, call.request)) as messages:
                     async for message in messages:
-                        away_since = None
+                        patience.renew()
                         yield call.read(message)
                 return
             except errors.Unavailable:
-                away_since = away_since or now()
-                if self._wire.closed or now() - away_since > self._patience_s:
+                if self._wire.closed or patience.is_over():
                     raise
                 await asyncio.sleep(AGAIN_S)

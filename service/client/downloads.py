@@ -1,6 +1,8 @@
-"""Files that come in pieces: half of one stays where it is, so that the rest can follow.
+"""Artefacts on their way into a folder: half of one stays where it is, so that the rest can follow.
 
-It must not know where pieces come from. Next: `sync.py`.
+All of it comes into a folder beside the one that is wanted, whose name says which content it is of,
+and which gets the name that is wanted once everything is there. It must not know where pieces come
+from. Next: `sync.py`.
 """
 
 from __future__ import annotations
@@ -12,15 +14,61 @@ from ..errors import Failed, InternalError, InvalidRequest
 from ..records import ArtifactFile, ArtifactRecord, ArtifactState
 
 
+def is_open(record: ArtifactRecord) -> bool:
+    """Whether it is still to come."""
+    return record.state in (ArtifactState.QUEUED, ArtifactState.RUNNING)
+
+
+def check_folder(to: str | Path, record: ArtifactRecord | None) -> None:
+    """Raises InvalidRequest if the folder holds anything but this whole artefact; None for one that
+    nobody has asked for yet."""
+    folder = Path(to)
+    if folder.exists() and not folder.is_dir():
+        raise InvalidRequest(f"{folder} is not a folder", "to")
+    if folder.is_dir() and any(folder.iterdir()) and not _is_whole(folder, record):
+        raise InvalidRequest(f"{folder} holds something else; name a new one", "to")
+
+
+class Download:
+    """Of a whole artefact. Raises Failed if there is none to be had, InvalidRequest as
+    `check_folder`, InternalError for names of files that lead elsewhere."""
+
+    def __init__(self, to: str | Path, record: ArtifactRecord) -> None:
+        if record.state is ArtifactState.FAILED:
+            raise Failed(f"trial {record.number} could not be kept: {record.error}")
+        check_folder(to, record)
+        self._to = Path(to).absolute()
+        self._done = _is_whole(self._to, record)
+        content = "".join(f"{file.path} {file.sha256}\n" for file in record.files)
+        digest = hashlib.sha256(content.encode()).hexdigest()[:12]
+        self._half = self._to.parent / f".{self._to.name}.{digest}.part"
+        self._parts = [Part(self._half, file) for file in record.files]
+
+    def missing(self) -> list[Part]:
+        """What is to be fetched; makes the folder for it."""
+        if self._done:
+            return []
+        self._half.mkdir(parents=True, exist_ok=True)
+        return [part for part in self._parts if not part.is_there()]
+
+    def finish(self) -> Path:
+        """The folder, under its name. Everything is there."""
+        if not self._done:
+            if self._to.is_dir():  # and empty
+                self._to.rmdir()
+            self._half.rename(self._to)
+        return self._to
+
+
 class Part:
-    """A file of an artefact on its way into a folder."""
+    """A file of an artefact."""
 
     def __init__(self, folder: Path, file: ArtifactFile) -> None:
-        """Raises InternalError for a name that would lead elsewhere."""
         if Path(file.path).name != file.path or file.path in ("", ".", "..") or "\\" in file.path:
             raise InternalError(f"the artifact has a file with the name {file.path[:100]!r}")
         self.file, self._whole = file, folder / file.path
         self._half = folder / f".{file.path}.part"
+        self._was_wrong = False
 
     def is_there(self) -> bool:
         """Whether the whole file is, with the right content."""
@@ -39,40 +87,27 @@ class Part:
             half.write(data)
 
     def finish(self) -> None:
-        """Gives the file its name. Raises InternalError, and begins again the next time, if its
-        content is not what was promised."""
+        """Gives the file its name, if it has the right content; else it is to be fetched again,
+        from the beginning. Raises InternalError if that was so before."""
         if not self._half.exists():
             self._half.touch()
-        if _digest(self._half) != self.file.sha256:
-            self._half.unlink()
-            raise InternalError(f"{self.file.path} has not come as it was sent; try again")
-        self._half.replace(self._whole)
+        if _digest(self._half) == self.file.sha256:
+            self._half.replace(self._whole)
+            return
+        self._half.unlink()
+        if self._was_wrong:
+            raise InternalError(f"{self.file.path} does not come as it was sent")
+        self._was_wrong = True
 
 
-def is_open(record: ArtifactRecord) -> bool:
-    """Whether it is still to come."""
-    return record.state in (ArtifactState.QUEUED, ArtifactState.RUNNING)
-
-
-def check_folder(folder: str | Path, record: ArtifactRecord) -> None:
-    """Raises InvalidRequest if the folder holds what is not of this artefact."""
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise InvalidRequest(f"{folder} is not a folder", "to")
-    names = {name for file in record.files for name in (file.path, f".{file.path}.part")}
-    if folder.is_dir() and (others := sorted({path.name for path in folder.iterdir()} - names)):
-        raise InvalidRequest(f"{folder} holds something else, {others[0]}; name a new one", "to")
-
-
-def prepared(folder: str | Path, record: ArtifactRecord) -> list[Part]:
-    """Makes the folder; the files that are not there yet. Raises Failed if the artefact could not
-    be made, InvalidRequest as `check_folder`."""
-    if record.state is ArtifactState.FAILED:
-        raise Failed(f"trial {record.number} could not be kept: {record.error}")
-    parts = [Part(Path(folder), file) for file in record.files]
-    check_folder(folder, record)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    return [part for part in parts if not part.is_there()]
+def _is_whole(folder: Path, record: ArtifactRecord | None) -> bool:
+    if record is None or not record.files or not folder.is_dir():
+        return False
+    wanted = {file.path: file.sha256 for file in record.files}
+    found = {path.name: path for path in folder.iterdir()}
+    return set(found) == set(wanted) and all(
+        path.is_file() and _digest(path) == wanted[name] for name, path in found.items()
+    )
 
 
 def _digest(path: Path) -> str:

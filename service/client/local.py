@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from .. import names
-from ..errors import InvalidRequest, OutOfRange, Unavailable
+from ..errors import InvalidRequest, OutOfRange
 from ..rpc.methods import METHODS, STREAMS
 from ..status import message_of, row_of
 from ..store import open_store
 from ..watch import LOOK_S, known, message_after
 from ..wire import search_pb2 as pb
+from .remote import check_open
 
 HANDLERS: dict[str, Callable[..., Any]] = {
     **{method.name: method.handler for method in METHODS},
@@ -34,12 +35,12 @@ class Local:
         self._store = open_store(database)
 
     def unary(self, method: str, request: Any) -> Any:
-        self._check_open()
+        check_open(self)
         with _as_a_server_says():
             return HANDLERS[method](self._store, request)
 
     def stream(self, method: str, request: Any) -> Generator[Any, None, None]:
-        self._check_open()
+        check_open(self)
         with _as_a_server_says():
             if method == "WatchSearch":
                 yield from self._watch(request)
@@ -47,8 +48,10 @@ class Local:
                 yield from HANDLERS[method](self._store, request)
 
     def _watch(self, request: pb.WatchSearchRequest) -> Iterator[pb.WatchSearchResponse]:
+        """With a bookmark for each look that has found nothing: no step is long."""
         id, after = names.search_id(request.name), request.after_sequence
-        while not self.closed:
+        while True:
+            check_open(self)
             last, state = known(id, self._store.progress_of([id]).get(id))
             if after > last:
                 raise OutOfRange(f"{after} is beyond the newest event, {last}", "after_sequence")
@@ -59,10 +62,7 @@ class Local:
             if state.final:
                 return
             time.sleep(LOOK_S)
-
-    def _check_open(self) -> None:
-        if self.closed:
-            raise Unavailable(f"the client of {self.server} is closed")
+            yield pb.WatchSearchResponse(last_sequence=after)
 
     def close(self) -> None:
         self.closed = True

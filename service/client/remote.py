@@ -2,7 +2,7 @@
 something carry an id, so that their effect is there once.
 
 It must not know what messages mean. What both clients share stands above, the blocking form below;
-`aio.py` has the other. Next: `sync.py`.
+`aio_wires.py` has the other. Next: `sync.py`.
 """
 
 from __future__ import annotations
@@ -45,6 +45,37 @@ def exception_of(error: Any, server: str) -> FormwrightError:
     return made
 
 
+def check_open(wire: HasServer) -> None:
+    """Raises Unavailable if it is closed."""
+    if wire.closed:
+        raise errors.Unavailable(f"the client of {wire.server} is closed")
+
+
+class Patience:
+    """How long somebody waits for a server that is away, from the first failure on."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._since: float | None = None
+
+    def renew(self) -> None:
+        """The server has said something."""
+        self._since = None
+
+    def is_over(self) -> bool:
+        """Asked after a failure."""
+        now = time.monotonic()
+        self._since = self._since or now
+        return now - self._since > self._seconds
+
+
+class HasServer(Protocol):
+    """What is asked, and whether it still is."""
+
+    server: str
+    closed: bool
+
+
 class Wire(Protocol):
     """Who answers. What is raised are the exceptions of `errors.py`."""
 
@@ -68,6 +99,7 @@ class Remote:
         self._stub: Any = pb_grpc.SearchServiceStub(self._channel)
 
     def unary(self, method: str, request: Any) -> Any:
+        check_open(self)
         until = time.monotonic() + self._timeout_s
         for pause in (*RETRIES_S, None):
             try:
@@ -82,6 +114,7 @@ class Remote:
 
     def stream(self, method: str, request: Any) -> Generator[Any, None, None]:
         """Raises Unavailable where the server goes away; what was said until then stands."""
+        check_open(self)
         call = getattr(self._stub, method)(request)
         try:
             yield from call

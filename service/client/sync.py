@@ -18,8 +18,8 @@ from ..records import ArtifactRecord, Event, SearchRecord, TrialRecord
 from ..settings import server_address, with_port
 from . import calls
 from .calls import Bounds, Call
-from .downloads import Part, check_folder, is_open, prepared
-from .remote import Remote, Wire
+from .downloads import Download, Part, check_folder, is_open
+from .remote import Patience, Remote, Wire
 
 T = TypeVar("T")
 
@@ -30,12 +30,12 @@ Told = Callable[[ArtifactRecord], None]
 
 
 class Client:
-    """A connection to a server, `host:port` (none given: `FORMWRIGHT_SERVER`, or this machine).
+    """A connection to a server, `host:port` (none given: what the settings say).
 
     Every call has a deadline of `timeout_s`, and is sent again a few times while the server is
-    away; its effect is there once all the same. `watch` and `wait` go on over a server that
-    restarts and give up when it is away for `patience_s`. Safe to use from several threads. Raises
-    what `formwright.service.errors` lists.
+    away; its effect is there once all the same. `watch`, `wait` and `fetch`, which take as long as
+    they take, go on over a server that restarts and give up when it is away for `patience_s`.
+    Safe to use from several threads. Raises what `formwright.service.errors` lists.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Client:
         """The search, once it has ended."""
         for _ in self.watch(id):
             pass
-        return self.get(id)
+        return self._patiently(calls.get(id))
 
     # trials and what is best
 
@@ -188,17 +188,25 @@ class Client:
         """The artefact of a trial, as a folder that `formwright.search.load` reads: has it made if
         need be, waits, and downloads what of it is not there already. `told` hears of each change.
         Raises Failed if it cannot be made, InvalidRequest if the folder holds something else."""
+        check_folder(to, self._known(id, number))
         record = self.keep(id, number, seeds=seeds)
-        check_folder(to, record)
         told(record)
         while is_open(record):
             time.sleep(LOOK_S)
-            before, record = record, self.artifact(id, number)
+            before, record = record, self._patiently(calls.artifact(id, number))
             if record != before:
                 told(record)
-        for part in prepared(to, record):
-            self._fetch(id, number, part)
-        return Path(to)
+        download = Download(to, record)
+        for part in download.missing():
+            while not part.is_there():
+                self._fetch(id, number, part)
+        return download.finish()
+
+    def _known(self, id: str, number: int) -> ArtifactRecord | None:
+        try:
+            return self.artifact(id, number)
+        except errors.NotFound:
+            return None
 
     def _fetch(self, id: str, number: int, part: Part) -> None:
         if part.offset < part.file.size:
@@ -232,20 +240,29 @@ class Client:
             if not page.next_page_token:
                 return
 
+    def _patiently(self, call: Call[T]) -> T:
+        """For those who wait anyway."""
+        patience = Patience(self._patience_s)
+        while True:
+            try:
+                return self._send(call)
+            except errors.Unavailable:
+                if self._wire.closed or patience.is_over():
+                    raise
+                time.sleep(AGAIN_S)
+
     def _stream(self, begin: Callable[[], Call[T]]) -> Iterator[T]:
         """What a stream says; `begin` says how it goes on where the server was away meanwhile."""
-        away_since: float | None = None
+        patience = Patience(self._patience_s)
         while True:
             call = begin()
             try:
                 with closing(self._wire.stream(call.method, call.request)) as messages:
                     for message in messages:
-                        away_since = None
+                        patience.renew()
                         yield call.read(message)
                 return
             except errors.Unavailable:
-                now = time.monotonic()
-                away_since = away_since or now
-                if self._wire.closed or now - away_since > self._patience_s:
+                if self._wire.closed or patience.is_over():
                     raise
                 time.sleep(AGAIN_S)

@@ -135,7 +135,8 @@ class Artifacts:
                 id, spec = _of_search(connection, row.search_key)
                 (trial,) = trials_of(connection, row.search_key, trials.c.number == row.number)
             except InternalError as error:  # nobody can make it
-                connection.execute(_change(*at, _ended(ArtifactState.FAILED, str(error))))
+                failed = _ended(ArtifactState.FAILED, one_line(str(error)))
+                connection.execute(_change(*at, failed))
                 return None
         return ArtifactClaim(id, spec, trial, row.seeds, owner, row.epoch + 1)
 
@@ -143,28 +144,33 @@ class Artifacts:
         """Whether the claim still holds; its lease then ends in `lease_s` seconds."""
         with self._database.write() as connection:
             expires = clock(connection) + timedelta(seconds=lease_s)
-            return _claimed(connection, claim, {"lease_expires": expires})
+            return _change_claimed(connection, claim, {"lease_expires": expires})
 
     def tell(self, claim: ArtifactClaim, done: int, total: int, step: str) -> bool:
         """How far it is; whether the claim still holds."""
         with self._database.write() as connection:
             new = {"done": done, "total": total, "step": one_line(step, 200)}
-            return _claimed(connection, claim, new | {"updated": clock(connection)})
+            return _change_claimed(connection, claim, new | {"updated": clock(connection)})
 
     def finish(self, claim: ArtifactClaim, folder: Path) -> None:
         """With the files of a folder, which has no folders. Raises Fenced."""
+        contents = {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         with self._database.write() as connection:
             lock_all(connection, LOCK)
             done = _ended(ArtifactState.READY) | {"step": "", "updated": clock(connection)}
-            if not _claimed(connection, claim, done):
+            if not _change_claimed(connection, claim, done):
                 raise Fenced(f"the artifact of trial {claim.trial.number} is left to others")
             key = search_row(connection, claim.search_id).key
-            for file in sorted(folder.iterdir()):
-                row = {"search_key": key, "number": claim.trial.number, "path": file.name}
-                _add(connection, file, row)
+            for name, content in contents.items():
+                _add_content(connection, digests[name], content)
+                row = {"search_key": key, "number": claim.trial.number, "path": name}
+                row |= {"size": len(content), "sha256": digests[name]}
+                connection.execute(insert(files).values(row))
 
-    def release(self, owner: str) -> None:
-        """What this owner was making can be claimed at once; it counts as a try."""
+    def lost(self, owner: str) -> None:
+        """Whoever made something for this owner is gone: it can be claimed at once, and counts as a
+        try."""
         with self._database.write() as connection:
             connection.execute(_released(owner))
 
@@ -172,13 +178,12 @@ class Artifacts:
         """Raises Fenced."""
         with self._database.write() as connection:
             failed = _ended(ArtifactState.FAILED, one_line(error))
-            if not _claimed(connection, claim, failed | {"updated": clock(connection)}):
+            if not _change_claimed(connection, claim, failed | {"updated": clock(connection)}):
                 raise Fenced(f"the artifact of trial {claim.trial.number} is left to others")
 
 
-def release_artifacts(connection: Connection, owner: str) -> None:
-    """What this owner was making can be claimed at once; it was not the artefact's fault, and does
-    not count as a try."""
+def let_go(connection: Connection, owner: str) -> None:
+    """This owner ends: what it was making can be claimed at once, and does not count as a try."""
     connection.execute(_released(owner).values(tries=artifacts.c.tries - 1))
 
 
@@ -224,7 +229,7 @@ def _change(key: int, number: int, new: dict[str, Any]) -> Update:
     return update(artifacts).where(a.search_key == key, a.number == number).values(new)
 
 
-def _claimed(connection: Connection, claim: ArtifactClaim, new: dict[str, Any]) -> bool:
+def _change_claimed(connection: Connection, claim: ArtifactClaim, new: dict[str, Any]) -> bool:
     """Changes what is claimed; False, and no change, if the claim does not hold."""
     a = artifacts.c
     own = select(searches.c.key).where(searches.c.id == claim.search_id).scalar_subquery()
@@ -239,16 +244,13 @@ def _claimed(connection: Connection, claim: ArtifactClaim, new: dict[str, Any]) 
     return connection.execute(changed).first() is not None
 
 
-def _add(connection: Connection, file: Path, row: dict[str, Any]) -> None:
-    """A file, and its content unless that is there."""
-    content = file.read_bytes()
-    sha256 = hashlib.sha256(content).hexdigest()
+def _add_content(connection: Connection, sha256: str, content: bytes) -> None:
+    """Unless it is there."""
     known = select(pieces.c.at).where(pieces.c.sha256 == sha256).limit(1)
     if connection.execute(known).first() is None:
         for at in range(0, len(content), PIECE):
             piece = {"sha256": sha256, "at": at, "data": content[at : at + PIECE]}
             connection.execute(insert(pieces).values(piece))
-    connection.execute(insert(files).values(row | {"size": len(content), "sha256": sha256}))
 
 
 def _row(connection: Connection, key: int, number: int) -> Row[Any] | None:

@@ -14,7 +14,7 @@ from ...errors import one_line
 from ...search import Fenced, SearchSpec
 from ..errors import InternalError, NotFound
 from ..records import SEARCH_TRANSITIONS, Claim, SearchState
-from .artifacts import release_artifacts
+from .artifacts import let_go
 from .engine import clock
 from .queries import search_record, search_row
 from .schema import searches
@@ -61,7 +61,7 @@ def renew(connection: Connection, held: Claim, lease_s: float) -> bool:
 def release(connection: Connection, owner: str) -> int:
     """See `Store.release`."""
     s = searches.c
-    release_artifacts(connection, owner)
+    let_go(connection, owner)
     held = and_(s.owner == owner, s.state == SearchState.RUNNING.value)
     ended = update(searches).where(held).values(owner="", lease_expires=None)
     return connection.execute(ended).rowcount

@@ -230,13 +230,15 @@ def _begin_sqlite(busy_s: float, connection: Connection) -> None:
     # free; who looks often and at random gets his turn.
     connection.exec_driver_sql("PRAGMA busy_timeout = 0")
     until = time.monotonic() + busy_s
-    while True:
-        try:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            break
-        except OperationalError as error:
-            busy = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
-            if not busy or time.monotonic() > until:
-                raise
-            time.sleep(random.uniform(*_LOOK_S))
-    connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(busy_s * 1000)}")
+    try:
+        while True:
+            try:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                break
+            except OperationalError as error:
+                busy = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() > until:
+                    raise
+                time.sleep(random.uniform(*_LOOK_S))
+    finally:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(busy_s * 1000)}")

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import cast
 
 from sqlalchemy import (
+    BigInteger,
     DateTime,
     Dialect,
     Double,
@@ -218,7 +219,7 @@ class ArtifactRow(Base):
 
     __table_args__ = (
         ForeignKeyConstraint(["search_key", "number"], [TrialRow.search_key, TrialRow.number]),
-        Index(None, "state", "created"),
+        Index(None, "state", "updated"),
     )
 
 
@@ -230,7 +231,7 @@ class FileRow(Base):
     search_key: Mapped[int] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     path: Mapped[str] = mapped_column(String(200), primary_key=True)
-    size: Mapped[int]
+    size: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64), index=True)
 
     __table_args__ = (

@@ -7,7 +7,8 @@ Next: `queries.py`, `writes.py`, `trial_log.py`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -62,7 +63,7 @@ class Store:
     """Made by `open_store`. Raises InternalError where the database itself fails."""
 
     def __init__(self, database: Database) -> None:
-        self._database, self.unless = database, database.unless
+        self._database = database
         self.artifacts = Artifacts(database)
 
     def close(self) -> None:
@@ -71,6 +72,10 @@ class Store:
     def version(self) -> int | None:
         """See `Database.version`."""
         return self._database.version()
+
+    def unless(self, gone: Callable[[], bool]) -> AbstractContextManager[None]:
+        """See `Database.unless`."""
+        return self._database.unless(gone)
 
     def ping(self) -> None:
         """Raises InternalError if the database does not answer."""

@@ -1,13 +1,14 @@
 """Artefacts, in the store and over the wire: who may have one, who makes it, what comes back."""
 
 import hashlib
+import shutil
 
 import pytest
 
 from formwright.search import Fenced, SearchSpec
 from formwright.search.testing import a_measurement, a_trial
 from formwright.service import ArtifactState, Client
-from formwright.service.client.downloads import Part
+from formwright.service.client.downloads import Download, Part
 from formwright.service.errors import (
     AlreadyExists,
     Failed,
@@ -179,7 +180,7 @@ def test_a_lost_maker_is_replaced_but_not_for_ever(store):
         store.release("me")
     for _ in range(TRIES):
         assert store.artifacts.claim("me", 60) is not None
-        store.artifacts.release("me")
+        store.artifacts.lost("me")
     assert store.artifacts.claim("me", 60) is None
     failed = store.artifacts.get(id, 0)
     assert (failed.state, failed.error) == (
@@ -224,26 +225,57 @@ def test_over_the_wire(store, url, tmp_path):
         to = client.fetch(id, 0, tmp_path / "fetched")
         assert {path.name: path.read_bytes() for path in to.iterdir()} == CONTENTS
 
-        # what is half there is completed, what has gone wrong is replaced
-        whole = CONTENTS["model.safetensors"]
-        (to / "model.safetensors").unlink()
-        (to / ".model.safetensors.part").write_bytes(whole[: PIECE + 7])
-        (to / "spec.json").write_bytes(b"another")
-        client.fetch(id, 0, to)
-        assert {path.name: path.read_bytes() for path in to.iterdir()} == CONTENTS
-
-        (to / "model.safetensors").unlink()
-        (to / ".model.safetensors.part").write_bytes(b"x" * 9)  # the beginning of something else
-        with pytest.raises(InternalError, match="try again"):
-            client.fetch(id, 0, to)
-        client.fetch(id, 0, to)
-        assert (to / "model.safetensors").read_bytes() == whole
-
-        (to / "mine.txt").write_text("mine")
-        with pytest.raises(InvalidRequest, match=r"something else, mine\.txt"):
-            client.fetch(id, 0, to)
+        assert client.fetch(id, 0, to) == to  # it is there
         with pytest.raises(NotFound):
             client.artifact(id, 1)
+
+
+def test_a_fetch_goes_on_where_one_ended(store, url, tmp_path):
+    id, to = searched(store), tmp_path / "fetched"
+    made(store, id, folder_of(tmp_path / "made"))
+    whole = CONTENTS["model.safetensors"]
+    for begun in (whole[: PIECE + 7], b"x" * 9, whole + b"x", b""):
+        with serving(url) as address, Client(address) as client:
+            half = Download(to, client.artifact(id, 0))
+            (model,) = [part for part in half.missing() if part.file.path == "model.safetensors"]
+            model.add(0, begun)
+            asked = []
+            ask = client._wire.stream
+
+            def stream(method, request, ask=ask, asked=asked):
+                if request.path == "model.safetensors":
+                    asked.append(request.offset)
+                return ask(method, request)
+
+            client._wire.stream = stream
+            client.fetch(id, 0, to)
+        assert {path.name: path.read_bytes() for path in to.iterdir()} == CONTENTS
+        assert asked == {PIECE + 7: [PIECE + 7], 9: [9, 0]}.get(len(begun), [0])
+        assert [path for path in tmp_path.iterdir() if path.name.endswith(".part")] == []
+        shutil.rmtree(to)
+
+
+def test_folders_of_others_are_left_alone(store, url, tmp_path):
+    one, other = searched(store), searched(store)
+    made(store, one, folder_of(tmp_path / "made"))
+    contents = {name: content + b"!" for name, content in CONTENTS.items()}
+    made(store, other, folder_of(tmp_path / "others", contents))
+    with serving(url) as address, Client(address) as client:
+        to = client.fetch(one, 0, tmp_path / "fetched")
+        with pytest.raises(InvalidRequest, match="something else"):
+            client.fetch(other, 0, to)
+        assert {path.name: path.read_bytes() for path in to.iterdir()} == CONTENTS
+        (to / "mine.txt").write_text("mine")
+        with pytest.raises(InvalidRequest, match="something else"):
+            client.fetch(one, 0, to)
+        with pytest.raises(InvalidRequest, match="not a folder"):
+            client.fetch(one, 0, to / "mine.txt")
+
+        third = searched(store)
+        with pytest.raises(InvalidRequest, match="something else"):
+            client.fetch(third, 0, to)
+        with pytest.raises(NotFound):  # nothing was asked for
+            client.artifact(third, 0)
 
 
 def test_one_that_failed_is_told(store, url, tmp_path):

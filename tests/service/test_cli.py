@@ -1,5 +1,6 @@
 """The commands as a user types them: what they print, and what they say when it cannot be."""
 
+import csv
 import json
 import os
 import sqlite3
@@ -203,17 +204,20 @@ def test_a_report_and_what_is_kept(server, tmp_path):
 
     assert "something else" in refused(run(*asked, "--to", tmp_path))
     assert "wanted 1 to 100" in refused(run(*asked, "--seeds", "101", "--to", to))
-    assert "no trial 9" in refused(run(*asked[:4], "--number", "9", "--to", to))
-    assert "quality" in refused(run(*asked[:4], "--best", "qualty", "--to", to))
+    assert "no trial 9" in refused(run(*asked[:4], "--number", "9", "--to", tmp_path / "new"))
+    assert "quality" in refused(run(*asked[:4], "--best", "qualty", "--to", tmp_path / "new"))
 
 
 def test_a_database_without_a_server(tmp_path):
     path = tmp_path / "searches.db"
-    assert "there is no database" in refused(run("searches", "--local", path))
+    assert "there are no searches in" in refused(run("searches", "--local", path))
     with Client.local(path) as client:
         search = client.submit(SearchSpec(), display_name="mine")
     (row,) = run("searches", "--local", path, "-o", "json").stdout.splitlines()
     assert json.loads(row)["search"] == search.id
+    header, line = run("searches", "--local", path, "-o", "csv").stdout.splitlines()
+    assert dict(zip(header.split(","), next(csv.reader([line])), strict=True))["state"] == "QUEUED"
+    assert "No such file" in refused(run("report", "--local", path, "--save", tmp_path / "a" / "b"))
     done = run("cancel", "--local", path, search.id)
     assert done.stdout == f"search {search.id} cancelled\n"
     assert run("watch", "--local", path).returncode == 1

@@ -152,13 +152,68 @@ def test_asynchronous_fetches(store, url, kept, tmp_path, local):
     assert {path.name: path.read_bytes() for path in to.iterdir()} == CONTENTS
 
 
-def test_a_client_of_a_database_that_is_closed(url):
-    client = Client.local(url)
-    client.close()
-    with pytest.raises(Unavailable, match="closed"):
-        client.get("abc")
-    with pytest.raises(Unavailable, match="closed"):
-        list(client.watch("abc"))
+def closed_while_it_watches(made):
+    """What a watch of a quiet search, and what is asked afterwards, say once its client is
+    closed."""
+
+    async def run():
+        client = made()
+        search = await client.submit(SearchSpec())
+        watch = client.watch(search.id)
+        await anext(watch)
+        waiting = asyncio.ensure_future(anext(watch))
+        await asyncio.sleep(0.3)
+        await client.close()
+        done = await asyncio.wait_for(asyncio.gather(waiting, return_exceptions=True), 60)
+        return [*done, *await asyncio.gather(client.get(search.id), return_exceptions=True)]
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_a_client_that_is_closed_says_so(url, local):
+    with serving(url) as address:
+        client = Client.local(url) if local else Client(address)
+        search = client.submit(SearchSpec())
+        watch = client.watch(search.id)
+        next(watch)
+        threading.Timer(0.3, client.close).start()
+        with pytest.raises(Unavailable):
+            next(watch)
+        for ask in (lambda: client.get("abc"), lambda: list(client.watch("abc"))):
+            with pytest.raises(Unavailable, match="closed"):
+                ask()
+        made = (lambda: AsyncClient.local(url)) if local else (lambda: AsyncClient(address))
+        watched, asked = closed_while_it_watches(made)
+        assert isinstance(watched, Unavailable)
+        assert isinstance(asked, Unavailable)
+        assert "closed" in str(asked)
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_asynchronous_watches_can_be_cancelled(url, local):
+    async def run(made):
+        async with made() as client:
+            search = await client.submit(SearchSpec())
+
+            async def watch():
+                async for _ in client.watch(search.id):
+                    pass
+
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.3):
+                    await watch()
+            many = [asyncio.create_task(watch()) for _ in range(40)]
+            await asyncio.sleep(0.3)
+            assert (await client.get(search.id)).id == search.id  # nobody is kept waiting
+            for task in many:
+                task.cancel()
+            return await asyncio.gather(*many, return_exceptions=True)
+
+    with serving(url) as address:
+        made = (lambda: AsyncClient.local(url)) if local else (lambda: AsyncClient(address))
+        ended = asyncio.run(asyncio.wait_for(run(made), 120))
+    assert {type(error) for error in ended} == {asyncio.CancelledError}
 
 
 def test_local_watches_see_what_others_do(store, url):

@@ -37,14 +37,14 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("search_key", "number", name=op.f("pk_formwright_artifacts")),
     )
-    name = op.f("ix_formwright_artifacts_state_created")
-    op.create_index(name, "formwright_artifacts", ["state", "created"])
+    name = op.f("ix_formwright_artifacts_state_updated")
+    op.create_index(name, "formwright_artifacts", ["state", "updated"])
     op.create_table(
         "formwright_files",
         sa.Column("search_key", sa.Integer(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("path", sa.String(200), nullable=False),
-        sa.Column("size", sa.Integer(), nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
         sa.Column("sha256", sa.String(64), nullable=False),
         sa.ForeignKeyConstraint(
             ["search_key", "number"],
