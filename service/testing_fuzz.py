@@ -64,6 +64,7 @@ HARD = (
 )
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DEEPEST = 4  # messages in messages
+FIRST = 2**31 - 1
 
 
 def stocked(store: Store, trials: Sequence[tuple[Trial, Measurement]]) -> list[str]:
@@ -71,8 +72,11 @@ def stocked(store: Store, trials: Sequence[tuple[Trial, Measurement]]) -> list[s
     trials."""
     names = []
     for end in (SearchState.SUCCEEDED, None):
-        search = store.create_search(SearchSpec(objectives=("quality", "params")), "")
+        spec = SearchSpec(objectives=("quality", "params"))
+        search = store.create_search(spec, "", priority=FIRST)
         claim = store.claim("me", 600)
+        while claim is not None and claim.search.id != search.id:  # an older one, resumed
+            claim = store.claim("me", 600)
         if claim is None:
             raise InternalError(f"the search {search.id} cannot be claimed")
         log = store.log(claim)
@@ -84,10 +88,13 @@ def stocked(store: Store, trials: Sequence[tuple[Trial, Measurement]]) -> list[s
     return [*names, f"architectures/{trials[1][0].architecture.fingerprint()}"]
 
 
-def odd(rng: random.Random, message: Any, names: Sequence[str], depth: int = 0) -> Any:
-    """Random fields of the message, from what is odd, and from names that there are."""
+def odd(
+    rng: random.Random, message: Any, names: Sequence[str], share: float = 0.6, depth: int = 0
+) -> Any:
+    """Random fields of the message, a `share` of them, from what is odd, and from names that there
+    are."""
     for field in message.DESCRIPTOR.fields:
-        if rng.random() < 0.4:
+        if rng.random() >= share:
             continue
         many = field.is_repeated
         if field.type == Field.TYPE_MESSAGE:
@@ -95,7 +102,7 @@ def odd(rng: random.Random, message: Any, names: Sequence[str], depth: int = 0) 
                 continue
             for _ in range(rng.randint(0, 2) if many else 1):
                 part = getattr(message, field.name)
-                odd(rng, part.add() if many else part, names, depth + 1)
+                odd(rng, part.add() if many else part, names, share, depth + 1)
             continue
         values = [_value(rng, field, names) for _ in range(rng.randint(0, 3) if many else 1)]
         if many:
@@ -143,14 +150,22 @@ def texts(message: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]
             yield from texts(getattr(message, field.name), here)
 
 
-def hard(request: Any, path: tuple[str, ...], text: str, names: Sequence[str]) -> bytes:
-    """The text in this field; the rest makes sense, so that it gets as far as it can."""
+def sensible(request: Any, names: Sequence[str]) -> Any:
+    """The request with a name where it must have one, so that it gets as far as it can."""
     for name in ("name", "search"):
         field = request.DESCRIPTOR.fields_by_name.get(name)
         if field is not None and field.type == Field.TYPE_STRING:
             of_trial = request.DESCRIPTOR.name.startswith("GetTrial")
             setattr(request, name, names[1] if of_trial else names[0])
-    part = request
+        elif field is not None:  # the search that is to be updated
+            request.search.name, request.search.display_name = names[0], "renamed"
+            request.update_mask.paths[:] = ["display_name"]
+    return request
+
+
+def hard(request: Any, path: tuple[str, ...], text: str, names: Sequence[str]) -> bytes:
+    """The text in this field; the rest makes sense."""
+    part = sensible(request, names)
     for name in path[:-1]:
         part = getattr(part, name)
     setattr(part, path[-1], text)
