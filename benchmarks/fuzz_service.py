@@ -167,7 +167,7 @@ def made(rng: random.Random, name: str, names: list[str]) -> bytes:
     if kind == "hard" and paths:
         return hard(request, rng.choice(paths), rng.choice(HARD), names)
     if kind == "nearly right":
-        sensible(request, [rng.choice(names[:4:2]), names[1]])
+        sensible(request, [rng.choice(names[:4:2]), names[1], names[-1]])
         odd(rng, request, names, rng.choice([0.0, 0.1, 0.2]))
     else:
         odd(rng, request, names)

@@ -155,8 +155,8 @@ def sensible(request: Any, names: Sequence[str]) -> Any:
     for name in ("name", "search"):
         field = request.DESCRIPTOR.fields_by_name.get(name)
         if field is not None and field.type == Field.TYPE_STRING:
-            of_trial = request.DESCRIPTOR.name.startswith("GetTrial")
-            setattr(request, name, names[1] if of_trial else names[0])
+            at = {"GetTrialRequest": 1, "GetArchitectureRequest": -1}
+            setattr(request, name, names[at.get(request.DESCRIPTOR.name, 0)])
         elif field is not None:  # the search that is to be updated
             request.search.name, request.search.display_name = names[0], "renamed"
             request.update_mask.paths[:] = ["display_name"]

@@ -10,7 +10,6 @@ import threading
 import uuid
 
 import grpc
-import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from formwright.search import SearchSpec
@@ -102,7 +101,7 @@ class Watcher(threading.Thread):
             for message in self.stream:
                 self.last = message
                 self.seen += [event.sequence for event in message.events]
-                if len(self.seen) >= 8:
+                if len(self.seen) >= 4:  # its first trial runs
                     self.grew.set()
             self.code = CODES.OK
         except grpc.RpcError as error:
@@ -136,8 +135,8 @@ def test_a_server_that_is_told_to_stop_under_load(tmp_path):
             stub = pb_grpc.SearchServiceStub(channel)
             made = stub.CreateSearch(creation("first", LONG), timeout=LIMIT_S).search
             watchers = [Watcher(stub, made.name) for _ in range(20)]
-            health, callers = Health(channel), Callers(stub, made.name, 24)
             assert all(watcher.grew.wait(LIMIT_S) for watcher in watchers)
+            health, callers = Health(channel), Callers(stub, made.name, 24)
             with locked(database):
                 # these have been taken on, and cannot be answered now
                 waiting = [stub.CreateSearch.future(creation(f"w{at}")) for at in range(6)]
@@ -235,12 +234,11 @@ def test_twenty_writers_of_one_file(path):
     raw.close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["int", "term"])
-def test_a_second_signal_changes_nothing(tmp_path, number):
+def test_a_second_signal_changes_nothing(tmp_path):
     with started(tmp_path / "searches.db", tmp_path / "log") as (process, address):
         with Client(address) as client:
             client.submit(COUNTS)
-        process.send_signal(number)
-        process.send_signal(number)
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
         assert process.wait(GRACE_S) == 0
     assert (tmp_path / "log").read_text() == ""
