@@ -19,6 +19,7 @@ from .store import Store
 
 log = logging.getLogger("formwright.service")
 
+LAME_S = 0.3  # how long new calls are refused before gRPC, which would just cancel them, hangs up
 DRAIN_S = 5.0  # how long calls in flight may take once the server stops
 PROBE_S = 5.0  # between two looks at the database
 OPTIONS = (
@@ -76,9 +77,10 @@ class Host:
 
     async def stop(self) -> None:
         """NOT_SERVING at once, and watchers are sent away with a bookmark; calls in flight may end;
-        new ones are refused."""
+        new ones are refused, and sent again by clients."""
         self._stopping.set()
         await self._health.enter_graceful_shutdown()
         self._servicer.stop()
+        await asyncio.sleep(LAME_S)
         await self.server.stop(DRAIN_S)
         await asyncio.get_running_loop().run_in_executor(None, self._servicer.close)

@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 from ..errors import FormwrightError
 from . import names
 from .answers import Answers, Key
-from .errors import InvalidRequest
+from .errors import InvalidRequest, Stopping
 from .rpc.methods import METHODS, SERVICE, STREAMS, Method, Stream
 from .status import details_of, message_of, row_of
 from .store import Store
@@ -43,6 +43,7 @@ class Servicer:
         self._writing = ThreadPoolExecutor(THREADS, "formwright-writing")
         self._answers = Answers()
         self._reading: dict[tuple[Key, int], asyncio.Future[bytes]] = {}
+        self._stopping = False
         self.hub = Hub(store, self._in_thread)
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -58,6 +59,8 @@ class Servicer:
 
     async def _unary(self, method: Method, request: bytes, context: Any) -> bytes:
         try:
+            if self._stopping:
+                raise Stopping("the server is stopping; call again")
             if not method.reads:
                 return await self._change(method, request)
             key, version = (method.name, request), self._store.version()
@@ -122,6 +125,8 @@ class Servicer:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *given)
 
     def stop(self) -> None:
+        """Refuses what is new; whoever watches is sent away."""
+        self._stopping = True
         self.hub.stop()
 
     def close(self) -> None:

@@ -174,7 +174,7 @@ class _Crowd:
             thread.start()
 
     def _live(self, client: Client, rng: random.Random) -> None:
-        while not self._stopping.wait(rng.uniform(0.0, 0.3)):
+        while not self._stopping.wait(rng.uniform(0.1, 0.8)):
             act = rng.choices(
                 [self._submit, self._query, self._again, self._pause, self._cancel],
                 weights=[6, 12, 3, 1, 1],
