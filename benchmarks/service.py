@@ -43,7 +43,11 @@ OUT = measure.MEASUREMENTS / "service.json"
 PACKAGES = ("grpcio", "protobuf", "sqlalchemy", "optuna")
 ROUNDS, WATCHERS, WATCHED_S = 5, 1000, 8.0
 CELLS = ("unary", "queries", "front", "cycle", "watch")
-FRONTS = {("ours", "vizier"): 100.0, ("ours, read again", "vizier"): 100.0}
+FRONTS = {
+    (f"ours, {which}{way}", f"vizier, {which}"): 100.0
+    for which in ("by chance", "all")
+    for way in ("", ", read again")
+}
 TRIALS = {("ours, random", "vizier, random"): 5.0, ("ours, tpe", "optuna, tpe"): 10.0}
 HEADS: dict[str, tuple[str, ...]] = {
     "unary": (

@@ -75,10 +75,10 @@ class Filler:
         count: int,
         spec: SearchSpec = SPEC,
         state: str = "SUCCEEDED",
-        column: Sequence[float] | None = None,
+        told: Sequence[Mapping[str, float]] = (),
     ) -> str:
-        """The id of another search, of which so many trials have succeeded. With a `column` all
-        metrics of a trial are the number that stands there for it."""
+        """The id of another search, of which so many trials have succeeded. `told` are some of
+        their metrics; the others are random."""
         spec, id = replace(spec, trials=max(count, 1)), uuid.uuid4().hex
         now = datetime.now(UTC).replace(tzinfo=None).isoformat(" ")
         row = {"id": id, "request_id": id, "display_name": f"{count} trials", "asked": ""}
@@ -87,8 +87,9 @@ class Filler:
         row |= {"succeeded": count, "created": now, "updated": now}
         key = self._insert(searches, [row])
         values = self._rng.random((count, len(MEASURED)))
-        if column is not None:
-            values = np.repeat(np.array(column)[:, None], len(MEASURED), axis=1)
+        for number, known in enumerate(told):
+            for name, value in known.items():
+                values[number, MEASURED.index(name)] = value
         texts = [self._architecture() for _ in range(count)]
         self._insert(architectures, ({"fingerprint": f, "spec": text} for f, text in texts))
         self._insert(trials, (_trial(key, n, texts[n][0], now) for n in range(count)))

@@ -6,11 +6,11 @@ A process that answers each line `cycle COUNT` with the milliseconds of so many 
 the other, and each line `front COUNT` with those of so many questions for the front. A trial is
 proposed, started and finished with ten metrics, each step committed to disk before the next.
 
-- ours: the sampler that is named, and the store's log as the scheduler appends to it; the front by
-  `Client.best` from a server, kept encoded, or read again because somebody wrote in between.
+- ours: the sampler that is named, and the store's log as the scheduler appends to it; the answer of
+  QueryBestArchitectures, kept encoded, or read again because somebody wrote in between.
 - vizier: `DefaultVizierServer` in a process of its own; RANDOM_SEARCH, its cheapest algorithm; the
   answer of ListOptimalTrials. A measurement has all ten metrics.
-- optuna: `run_grpc_proxy_server` over `RDBStorage` in a process of its own; TPE, as ours. Two
+- optuna: `run_grpc_proxy_server` over `get_storage` in a process of its own; TPE, as ours. Two
   values are told, and the others are one user attribute, which is the cheapest way there.
 
 The genes are those of the same space. It runs in the peers' own virtual environments, so it imports
@@ -70,10 +70,13 @@ def _beside(kind: str, **task: Any) -> Iterator[str]:
 
 @contextmanager
 def ours(folder: str, task: dict[str, Any]) -> Iterator[dict[str, tuple[Turn, Turn | None]]]:
+    from grpc import insecure_channel
+
     from formwright.search import Measurement, SearchSpec
     from formwright.search.run.state import State
-    from formwright.service import Client
     from formwright.service.store import open_store
+    from formwright.service.wire import search_pb2 as pb
+    from formwright.service.wire import search_pb2_grpc as pb_grpc
 
     sys.path.insert(0, str(HERE.parent))
     from service_servers import beside
@@ -105,13 +108,15 @@ def ours(folder: str, task: dict[str, Any]) -> Iterator[dict[str, tuple[Turn, Tu
     def write() -> None:
         writes.update_search(task["other"], {"display_name": f"change {next(count)}"})
 
-    with beside("ours", database=task["front"]) as address, Client(address) as client:
-        turns["front"] = (lambda: _full(client.best(id, limit=1000), task), None)
+    request = pb.QueryBestArchitecturesRequest(search=f"searches/{id}", limit=1000)
+    with beside("ours", database=task["front"]) as address, insecure_channel(address) as channel:
+        call = pb_grpc.SearchServiceStub(channel).QueryBestArchitectures
+        turns["front"] = (lambda: _whole(call(request).trials, task), None)
         turns["again"] = (turns["front"][0], write)
         yield turns
 
 
-def _full(found: Any, task: dict[str, Any]) -> None:
+def _whole(found: Any, task: dict[str, Any]) -> None:
     if len(found) != task["on_it"]:
         raise RuntimeError(f"a front of {len(found)}, not of {task['on_it']}")
 
@@ -121,6 +126,7 @@ def _full(found: Any, task: dict[str, Any]) -> None:
 
 @contextmanager
 def vizier(folder: str, task: dict[str, Any]) -> Iterator[dict[str, tuple[Turn, Turn | None]]]:
+    from vizier._src.service import vizier_service_pb2
     from vizier.service import clients
     from vizier.service import pyvizier as vz
 
@@ -142,8 +148,9 @@ def vizier(folder: str, task: dict[str, Any]) -> Iterator[dict[str, tuple[Turn, 
 
         for values in task.get("values", ()):
             cycle(values)
-        rpc = study._client  # the clients' own call; a Study would ask for each trial once more
-        turn = (lambda: _full(rpc.list_optimal_trials(), task), None)
+        call = study._client._service.ListOptimalTrials
+        asked = vizier_service_pb2.ListOptimalTrialsRequest(parent=study.resource_name)
+        turn = (lambda: _whole(call(asked).optimal_trials, task), None)
         yield {"cycle": (cycle, None), "front": turn}
 
 
@@ -190,12 +197,12 @@ def optuna_server(path: str) -> None:
     import socket
     import threading
 
-    from optuna.storages import RDBStorage, run_grpc_proxy_server
+    from optuna.storages import get_storage, run_grpc_proxy_server
 
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    storage = RDBStorage(f"sqlite:///{path}")
+    storage = get_storage(f"sqlite:///{path}")  # with its cache in front
     serving = threading.Thread(
         target=run_grpc_proxy_server, args=(storage,), kwargs={"host": "localhost", "port": port}
     )

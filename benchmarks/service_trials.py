@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import measure
+import numpy as np
 from service_fill import MEASURED, SPEC, Filler
 from service_peers import OBJECTIVES
 
 from formwright.search import SPACES, TASKS, SearchSpec
+from formwright.service.store.measured import undominated
 
 FRONT = 200  # trials
-CYCLES, CALLS = 10, 20  # in a turn
+CYCLES, CALLS = 20, 10  # in a turn
 SCRIPT = Path(__file__).with_name("service_peers.py")
 Say = Callable[[str], None]
 
@@ -86,22 +88,23 @@ def cycle(vizier: str, rounds: int, say: Say) -> dict[str, Any]:
 
 
 def front(vizier: str, rounds: int, say: Say) -> dict[str, Any]:
-    """Milliseconds of the front of 200 trials that all are on it."""
-    spec = SearchSpec(objectives=tuple(OBJECTIVES), target="eager")
-    rng = random.Random(0)
-    values = [rng.random() for _ in range(FRONT)]
+    """Milliseconds of the front of 200 trials: of numbers by chance, and where all are on it."""
+    spec, rng = SearchSpec(objectives=tuple(OBJECTIVES), target="eager"), random.Random(0)
+    chance = [[rng.random() for _ in OBJECTIVES] for _ in range(FRONT)]
+    contestants: dict[str, tuple[str, str, dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        filler = Filler(f"{folder}/filled.db")
-        search = filler.search(FRONT, spec, column=values)
-        other = filler.search(1)
-        filler.close()
-        task = {"front": f"{folder}/filled.db", "search": search, "other": other}
-        told = [dict.fromkeys(MEASURED, value) for value in values]
-        contestants = {
-            "ours": ("ours", sys.executable, task),
-            "vizier": ("vizier", vizier, {"values": told}),
-        }
-        asked = {"genes": genes(), "metrics": list(MEASURED), "on_it": FRONT}
+        for name, rows in {"by chance": chance, "all": [[a, a] for a, _ in chance]}.items():
+            told = [dict(zip(OBJECTIVES, row, strict=True)) for row in rows]
+            path = f"{folder}/{name}.db"
+            filler = Filler(path)
+            search, other = filler.search(FRONT, spec, told=told), filler.search(1)
+            filler.close()
+            on_it = len(undominated(np.array([[-up, down] for up, down in rows])))
+            ours = {"front": path, "search": search, "other": other, "on_it": on_it}
+            contestants[f"ours, {name}"] = ("ours", sys.executable, ours)
+            theirs = {"values": told, "on_it": on_it}
+            contestants[f"vizier, {name}"] = ("vizier", vizier, theirs)
+        asked = {"genes": genes(), "metrics": list(MEASURED)}
         return _in_turn(contestants, {"front": CALLS, "again": CALLS}, asked, rounds, say)
 
 
@@ -135,7 +138,7 @@ def _in_turn(
                 for what, count in questions.items():
                     if what == "again" and not name.startswith("ours"):
                         continue
-                    turn = peers[name].ask(what, count if name.startswith("ours") else count // 2)
+                    turn = peers[name].ask(what, count)
                     key = f"{name}, read again" if what == "again" else name
                     ms.setdefault(key, []).append(round(statistics.median(turn), 3))
             say(f"{', '.join(questions)}: round {at + 1} of {rounds}")

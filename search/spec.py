@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 from .errors import SpecError
@@ -123,6 +124,10 @@ class ArchSpec:
         >>> ArchSpec.of_images((1, 8, 8), 10, 2, 32, (layer, layer)).short()
         'p2 w32 rms | pool3 mlp2 | pool3 mlp2'
         """
+        return self._short
+
+    @cached_property
+    def _short(self) -> str:
         stem = dict(self.stem.settings)
         parts = [f"p{stem['patch']}" if "patch" in stem else self.stem.name]
         for stage in self.stages:
@@ -170,11 +175,19 @@ class ArchSpec:
 
     def to_json(self) -> str:
         """The canonical JSON: sorted keys, no spaces; equal architectures are equal text."""
-        return canonical_json(self.to_dict())
+        return self._json
 
     def fingerprint(self) -> str:
         """`a1:` and the SHA-256 of the canonical JSON."""
-        return "a1:" + hashlib.sha256(self.to_json().encode()).hexdigest()
+        return self._fingerprint
+
+    @cached_property
+    def _json(self) -> str:  # it is asked for again and again, and what is frozen keeps it
+        return canonical_json(self.to_dict())
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return "a1:" + hashlib.sha256(self._json.encode()).hexdigest()
 
     @classmethod
     def from_dict(cls, data: object) -> ArchSpec:

@@ -59,8 +59,7 @@ class Servicer:
 
     async def _unary(self, method: Method, request: bytes, context: Any) -> bytes:
         try:
-            if self._stopping:
-                raise Stopping("the server is stopping; call again")
+            self._check_serving()
             if not method.reads:
                 return await self._change(method, request)
             key, version = (method.name, request), self._store.version()
@@ -71,6 +70,7 @@ class Servicer:
 
     async def _stream(self, stream: Stream, request: bytes, context: Any) -> None:
         try:
+            self._check_serving()
             answers = stream.handler(self._store, _decoded(stream.request, request))
             while (answer := await self._in_thread(next, answers, None)) is not None:
                 await context.write(answer.SerializeToString())
@@ -120,6 +120,11 @@ class Servicer:
                     await context.write(message)
         except Exception as error:
             await _refuse(context, error)
+
+    def _check_serving(self) -> None:
+        """Raises Stopping."""
+        if self._stopping:
+            raise Stopping("the server is stopping; call again")
 
     async def _in_thread(self, call: Callable[..., T], *given: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *given)

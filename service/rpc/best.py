@@ -25,6 +25,7 @@ from ..store.measured import (
 from ..wire import search_pb2 as pb
 
 LIMIT, LARGEST = 100, 1000
+FEW = 4  # times as many are sorted as are wanted, because some may be of the same architecture
 
 
 def query_best_architectures(
@@ -34,21 +35,21 @@ def query_best_architectures(
         raise InvalidRequest(f"limit: wanted 0 to {LARGEST}, got {request.limit}", "limit")
     id = names.search_id(request.search, "search") if request.search else ""
     spec = store.get_search(id).spec if id else SearchSpec()
-    weights = _weights(request.weights)
+    weights, limit = _weights(request.weights), request.limit or LIMIT
     metrics = _metrics(request.objectives or list(weights) or spec.objectives)
     if weights and set(weights) != {metric.name for metric in metrics}:
         raise InvalidRequest("weights: wanted one for each objective, or no objectives", "weights")
     bounds = [_bound(bound) for bound in request.bounds]
     if id and _is_own(request, metrics, spec):
         front, compared = store.kept_front(id)
+        best = _once(front, limit)
     else:
         scope = Scope(id, request.space, request.task, request.machine)
         found = store.measured(scope, metrics, bounds)
         _check_comparable(found, [*metrics, *(METRICS[name] for name, _, _ in bounds)])
         amounts = [weights[metric.name] for metric in metrics] if weights else []
-        chosen = by_weights(found.costs, amounts) if weights else undominated(found.costs)
-        front, compared = found.rows(chosen), len(found.places)
-    shown = store.trials_at(_once(front)[: request.limit or LIMIT])
+        best, compared = _best(found, amounts, limit), len(found)
+    shown = store.trials_at(best)
     return pb.QueryBestArchitecturesResponse(
         trials=[convert.to_trial(trial) for trial in shown], compared=compared
     )
@@ -93,16 +94,28 @@ def _bound(given: pb.Bound) -> Bound:
 
 def _check_comparable(found: Table, metrics: Sequence[Metric]) -> None:
     """Raises NotAllowed where numbers would be compared that do not compare."""
-    tasks = sorted({place.task for place in found.considered})
-    if len(tasks) > 1 and any(metric.name == "quality" for metric in metrics):
-        raise NotAllowed(f"qualities on different tasks do not compare; one of {', '.join(tasks)}")
+    if len(found.tasks) > 1 and any(metric.name == "quality" for metric in metrics):
+        which = f"one of {', '.join(sorted(found.tasks))}"
+        raise NotAllowed(f"qualities on different tasks do not compare; {which}")
     if any(metric.of_machine for metric in metrics):
-        check_one_machine(place.machine for place in found.considered)
+        check_one_machine(found.machines)
 
 
-def _once(front: Iterable[Place]) -> list[Place]:
-    """An architecture is there once."""
+def _best(found: Table, weights: Sequence[float], limit: int) -> list[Place]:
+    """The front, or the best by weights if there are any."""
+    if not weights:
+        return _once(found.rows(undominated(found.costs)), limit)
+    some = _once(found.rows(by_weights(found.costs, weights, FEW * limit)), limit)
+    if len(some) == limit:
+        return some
+    return _once(found.rows(by_weights(found.costs, weights)), limit)  # many are alike
+
+
+def _once(front: Iterable[Place], limit: int) -> list[Place]:
+    """The first of them; an architecture is there once."""
     kept: dict[str, Place] = {}
     for place in front:
+        if len(kept) == limit:
+            break
         kept.setdefault(place.fingerprint, place)
     return list(kept.values())

@@ -14,14 +14,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, Insert, Table, create_engine, event, func, select
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DataError, OperationalError, SQLAlchemyError
+from sqlalchemy.sql.dml import ReturningInsert
 
 from ...errors import one_line
 from ..errors import DatabaseError, InternalError, InvalidRequest, SetupError
@@ -40,6 +41,9 @@ class Database:
         self.where = url.database or "" if _is_sqlite(url) else url.render_as_string()
         self.is_sqlite = _is_sqlite(url)
         self._engine = _engine(url, busy_s)
+        snapshot = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        self._reader = self._engine.execution_options(**snapshot)
+        self._writer = self._engine.execution_options(**{_WRITES: True})
         # Threads queue here and only processes at SQLite's own lock, which is polled
         self._lock: AbstractContextManager[object] = (
             threading.Lock() if self.is_sqlite else nullcontext()
@@ -51,16 +55,14 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that sees one state of the database from its first statement on."""
-        snapshot = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
-        with self._failures(), self._engine.execution_options(**snapshot).begin() as connection:
+        with self._failures(), self._reader.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that may write: on SQLite the only one from its beginning; elsewhere it
         locks the row of its search first."""
-        engine = self._engine.execution_options(**{_WRITES: True})
-        with self._failures(), self._lock, engine.begin() as connection:
+        with self._failures(), self._lock, self._writer.begin() as connection:
             self._check_wanted()
             yield connection
             self._check_wanted()
@@ -145,14 +147,15 @@ def clock(connection: Connection) -> datetime:
 def insert_if_new(connection: Connection, table: Table, column: str, row: dict[str, Any]) -> bool:
     """Inserts the row unless there is one with its value of the unique `column`, and says whether;
     there is one afterwards. Waits for another transaction that is inserting the same to end."""
-    name = connection.dialect.name
-    statement: Insert = (
-        sqlite.insert(table).on_conflict_do_nothing(index_elements=[column])
-        if name == "sqlite"
-        else postgresql.insert(table).on_conflict_do_nothing(index_elements=[column])
-    )
-    made = statement.values(**row).returning(table.c[column])
-    return connection.execute(made).first() is not None
+    made = _insert_if_new(connection.dialect.name, table, column)
+    return connection.execute(made, row).first() is not None
+
+
+@cache
+def _insert_if_new(dialect: str, table: Table, column: str) -> ReturningInsert[Any]:
+    insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    quiet = insert(table).on_conflict_do_nothing(index_elements=[column])
+    return quiet.returning(table.c[column])
 
 
 def lock_all(connection: Connection, what: str) -> None:

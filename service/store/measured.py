@@ -1,11 +1,11 @@
-"""Numbers of many trials, to be compared: read column by column, without what is not compared.
+"""Numbers of many trials, to be compared: column by column, without what is not compared.
 
-Next: `../rpc/best.py`, which compares them.
+Next: `kept.py`, where the columns come from; `../rpc/best.py`, which compares them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, and_, select
 
-from ...search import METRICS, Direction, Metric, SearchSpec, TrialState
+from ...search import METRICS, Direction, Metric, SearchSpec
 from ..errors import NotAllowed
-from .queries import IN_ONE, keys_of
+from .kept import Columns, Kept
+from .queries import keys_of
 from .schema import front, metrics, searches, trials
 
 Bound = tuple[str, float | None, float | None]  # metric, at least, at most
@@ -45,14 +46,38 @@ class Place:
 
 
 @dataclass(frozen=True)
+class _Part:
+    """Of one search: which of what is kept was chosen."""
+
+    key: int
+    task: str
+    kept: Kept
+    chosen: NDArray[np.int64]
+
+    def place(self, at: int) -> Place:
+        kept = self.kept
+        return Place(
+            self.key,
+            int(kept.numbers[at]),
+            kept.fingerprints[at].decode(),
+            kept.names[kept.machines[at]],
+            self.task,
+        )
+
+
+@dataclass(frozen=True)
 class Table:
-    """`places` [N], and what was measured there, `values` [N, M], for `metrics` [M]. They were
-    chosen from those that were `considered`, which have these metrics and may break a bound."""
+    """What trials [N] have measured, `values` [N, M], for `metrics` [M]. They were chosen from
+    those that have these metrics and may break a bound, which are for `tasks` and by `machines`."""
 
     metrics: tuple[Metric, ...]
-    places: tuple[Place, ...]
-    considered: tuple[Place, ...] = field(repr=False)
     values: NDArray[np.float64] = field(repr=False)
+    tasks: frozenset[str]
+    machines: frozenset[str]
+    parts: tuple[_Part, ...] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.values)
 
     @cached_property
     def costs(self) -> NDArray[np.float64]:
@@ -61,72 +86,75 @@ class Table:
         signed: NDArray[np.float64] = self.values * np.array(signs)
         return signed
 
-    def rows(self, which: Sequence[int]) -> list[Place]:
-        return [self.places[at] for at in which]
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        return np.cumsum([len(part.chosen) for part in self.parts], dtype=np.int64)
+
+    def rows(self, which: Iterable[int]) -> Iterator[Place]:
+        """Where they are, as they are asked for."""
+        for at in which:
+            part = int(np.searchsorted(self._ends, at, side="right"))
+            begin = int(self._ends[part - 1]) if part else 0
+            yield self.parts[part].place(int(self.parts[part].chosen[at - begin]))
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Of all rows."""
+        return tuple(self.rows(range(len(self))))
 
 
 def measured(
-    connection: Connection, scope: Scope, compared: Sequence[Metric], bounds: Sequence[Bound]
+    connection: Connection,
+    columns: Columns,
+    scope: Scope,
+    compared: Sequence[Metric],
+    bounds: Sequence[Bound],
 ) -> Table:
     """Trials that succeeded, are within all bounds and have every metric. Raises NotFound."""
-    places = {(p.search_key, p.number): p for p in _places(connection, scope)}
-    keys = sorted({key for key, _ in places})
-    columns: list[Mapping[tuple[int, int], float]] = []
-    for metric in compared:
-        columns.append(dict(_column(connection, keys, metric.name)))
-    considered = [at for at in places if all(at in column for column in columns)]
-    kept = considered
-    for name, low, high in bounds:
-        within = {place for place, _ in _column(connection, keys, name, low, high)}
-        kept = [at for at in kept if at in within]
-    values = np.array([[column[at] for column in columns] for at in kept], dtype=np.float64)
-    shaped = values.reshape(len(kept), len(compared))
+    names = [metric.name for metric in compared]
+    wanted = [*names, *(name for name, _, _ in bounds)]
+    parts: list[_Part] = []
+    tasks, machines = set[str](), set[str]()
+    values = [np.empty((len(names), 0))]  # a column is in one piece
+    for search in _searches(connection, scope):
+        kept = columns.of(connection, search, wanted)
+        have = np.ones(len(kept.numbers), dtype=bool)
+        if scope.machine:
+            known = scope.machine in kept.names
+            have &= kept.machines == (kept.names.index(scope.machine) if known else -1)
+        for name in names:
+            have &= ~np.isnan(kept.values[name])
+        if not have.any():
+            continue
+        tasks.add(search.task)
+        counts = np.bincount(kept.machines[have], minlength=len(kept.names))
+        machines.update(name for name, count in zip(kept.names, counts, strict=True) if count)
+        for name, low, high in bounds:
+            value = kept.values[name]
+            have &= (value >= (-np.inf if low is None else low)) & (
+                value <= (np.inf if high is None else high)
+            )
+        chosen = np.flatnonzero(have)
+        parts.append(_Part(search.key, search.task, kept, chosen))
+        values.append(np.stack([kept.values[name][chosen] for name in names]))
     return Table(
         tuple(compared),
-        tuple(places[at] for at in kept),
-        tuple(places[at] for at in considered),
-        shaped,
+        np.concatenate(values, axis=1).T,
+        frozenset(tasks),
+        frozenset(machines),
+        tuple(parts),
     )
 
 
-def _places(connection: Connection, scope: Scope) -> Iterator[Place]:
-    t, s = trials.c, searches.c
-    statement = (
-        select(t.search_key, t.number, t.fingerprint, t.machine, s.task)
-        .select_from(trials.join(searches))
-        .where(t.state == TrialState.SUCCEEDED.value)
-        .order_by(t.search_key, t.number)
-    )
+def _searches(connection: Connection, scope: Scope) -> Sequence[Any]:
+    s = searches.c
+    statement = select(s.key, s.id, s.task, s.last_sequence).order_by(s.key)
     if scope.search:
-        statement = statement.where(t.search_key == keys_of(connection, [scope.search])[0])
-    for column, wanted in (
-        (s.space, scope.space),
-        (s.task, scope.task),
-        (t.machine, scope.machine),
-    ):
+        statement = statement.where(s.key == keys_of(connection, [scope.search])[0])
+    for column, wanted in ((s.space, scope.space), (s.task, scope.task)):
         if wanted:
             statement = statement.where(column == wanted)
-    for row in connection.execute(statement):
-        yield Place(*row)
-
-
-def _column(
-    connection: Connection,
-    keys: Sequence[int],
-    metric: str,
-    low: float | None = None,
-    high: float | None = None,
-) -> Iterator[tuple[tuple[int, int], float]]:
-    m = metrics.c
-    for at in range(0, len(keys), IN_ONE):
-        some = m.search_key.in_(keys[at : at + IN_ONE])
-        statement = select(m.search_key, m.number, m.value).where(some, m.metric == metric)
-        if low is not None:
-            statement = statement.where(m.value >= low)
-        if high is not None:
-            statement = statement.where(m.value <= high)
-        for key, number, value in connection.execute(statement):
-            yield (key, number), value
+    return connection.execute(statement).all()
 
 
 def kept_front(
@@ -161,27 +189,50 @@ def check_one_machine(machines: Iterable[str]) -> None:
 def undominated(costs: NDArray[np.float64]) -> list[int]:
     """Rows of `costs` [N, M] that no other dominates, in cost order; equal ones all stay.
 
-    The first in cost order is on the front. What it dominates goes at once, and so on: N times the
-    length of the front, in compiled loops.
+    What one good row dominates goes first, which is nearly all. Then the first in cost order is on
+    the front; what it dominates goes at once, and so on: what is left times the length of the
+    front, in compiled loops.
     """
-    order = np.lexsort(costs.T[::-1]) if len(costs) else np.empty(0, dtype=int)
+    if not len(costs):
+        return []
+    good = costs[np.argmin(_scaled(costs).sum(axis=1))]
+    left = np.flatnonzero(~_dominated(costs, good))
+    order = left[np.lexsort(costs[left].T[::-1])]
     front: list[int] = []
     while len(order):
-        first = costs[order[0]]
-        left = costs[order]
-        worse = np.all(left >= first, axis=1) & np.any(left > first, axis=1)
-        equal = np.all(left == first, axis=1)
+        first, rest = costs[order[0]], costs[order]
+        equal = np.all(rest == first, axis=1)
         front += order[equal].tolist()
-        order = order[~worse & ~equal]
+        order = order[~_dominated(rest, first) & ~equal]
     return front
 
 
-def by_weights(costs: NDArray[np.float64], weights: Sequence[float]) -> list[int]:
-    """Rows of `costs` [N, M], the best weighted sum first, each column scaled to 0..1."""
+def by_weights(
+    costs: NDArray[np.float64], weights: Sequence[float], most: int | None = None
+) -> list[int]:
+    """Rows of `costs` [N, M], the best weighted sum first, each column scaled to 0..1: all, or the
+    first `most` and those that are as good as the last of these."""
     if not len(costs):
         return []
-    low, high = costs.min(axis=0), costs.max(axis=0)
-    span = np.where(high > low, high - low, 1.0)
-    sums = ((costs - low) / span) @ np.array(weights)
-    found: list[Any] = np.argsort(sums, kind="stable").tolist()
+    sums = _scaled(costs) @ np.array(weights)
+    rows = np.arange(len(sums))
+    if most is not None and most < len(sums):
+        rows = np.flatnonzero(sums <= np.partition(sums, most - 1)[most - 1])
+    found: list[int] = rows[np.argsort(sums[rows], kind="stable")].tolist()
     return found
+
+
+def _scaled(costs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each column to 0..1."""
+    low, high = costs.min(axis=0), costs.max(axis=0)
+    scaled: NDArray[np.float64] = (costs - low) / np.where(high > low, high - low, 1.0)
+    return scaled
+
+
+def _dominated(costs: NDArray[np.float64], by: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which rows the row `by` dominates; column by column, because there are few."""
+    worse, differ = np.ones(len(costs), bool), np.zeros(len(costs), bool)
+    for at, cost in enumerate(by):
+        worse &= costs[:, at] >= cost
+        differ |= costs[:, at] > cost
+    return worse & differ

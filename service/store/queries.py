@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, column, select, text
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, column, select, text
 
 from ...search import ArchSpec, SearchSpec, Trial, TrialState
 from ..errors import InternalError, NotFound
@@ -29,11 +29,36 @@ log = logging.getLogger("formwright.service")
 architecture = lru_cache(maxsize=4096)(ArchSpec.from_json)  # frozen, and often asked for
 
 
+# what is asked most is put together once
+_SEARCH = select(searches).where(searches.c.id == bindparam("id"))
+_LOCKED = _SEARCH.with_for_update()
+_TRIALS = (
+    select(trials, searches.c.id.label("search_id"), architectures.c.spec)
+    .join(searches, searches.c.key == trials.c.search_key)
+    .join(architectures)
+    .order_by(trials.c.search_key, trials.c.number)
+)
+_SOME_TRIALS = _TRIALS.where(
+    trials.c.search_key == bindparam("key"),
+    trials.c.number.in_(bindparam("numbers", expanding=True)),
+)
+_SOME_METRICS = select(*(column(c.name, c.type) for c in metrics.c)).where(
+    column("search_key") == bindparam("key"),
+    column("number").in_(bindparam("numbers", expanding=True)),
+)
+_METRICS = {
+    # SQLite, which has counted nothing, would read all metrics of a search from its largest index
+    "sqlite": _SOME_METRICS.select_from(
+        text(f"{metrics.name} INDEXED BY ix_{metrics.name}_search_key_number")
+    ),
+    "postgresql": _SOME_METRICS.select_from(metrics),
+}
+
+
 def search_row(connection: Connection, id: str, lock: bool = False) -> Row[Any]:
     """The row of a search; `lock` keeps other writers away from the search until the transaction
     ends (SQLite does so anyway). Raises NotFound."""
-    statement = select(searches).where(searches.c.id == id)
-    row = connection.execute(statement.with_for_update() if lock else statement).one_or_none()
+    row = connection.execute(_LOCKED if lock else _SEARCH, {"id": id}).one_or_none()
     if row is None:
         raise NotFound(f"there is no search {id!r}")
     return row
@@ -120,7 +145,7 @@ def keys_of(connection: Connection, ids: Collection[str]) -> list[int]:
 
 def records_of(connection: Connection, rows: Sequence[Row[Any]]) -> list[TrialRecord]:
     """Of rows of trials, in that order; what cannot be read is left out."""
-    values = _values(connection, [(row.search_key, row.number) for row in rows])
+    values = values_of(connection, [(row.search_key, row.number) for row in rows])
     return _those(rows, lambda row: _record(row, values))
 
 
@@ -131,8 +156,8 @@ def records_at(
     found: dict[tuple[int, int], TrialRecord] = {}
     for key, numbers in _by_search(places).items():
         for at in range(0, len(numbers), IN_ONE):
-            some = trials.c.number.in_(numbers[at : at + IN_ONE])
-            rows = _rows(connection, [trials.c.search_key == key, some])
+            some = {"key": key, "numbers": numbers[at : at + IN_ONE]}
+            rows = connection.execute(_SOME_TRIALS, some).all()
             for record in records_of(connection, rows):
                 found[key, record.number] = record
     return found
@@ -162,11 +187,12 @@ def _trial(row: Row[Any], values: Mapping[str, float]) -> TrialRecord:
 
 def trials_of(connection: Connection, key: int, *conditions: Condition) -> list[Trial]:
     """The same as they were appended, for one search. Raises InternalError."""
-    rows = _rows(connection, [trials.c.search_key == key, *conditions])
+    of_search = _TRIALS.where(trials.c.search_key == key, *conditions)
+    rows = connection.execute(of_search).all()
     if len(rows) > IN_ONE:  # most of the search, most likely
         values = _told(connection, select(metrics).where(metrics.c.search_key == key))
     else:
-        values = _values(connection, [(key, row.number) for row in rows])
+        values = values_of(connection, [(key, row.number) for row in rows])
 
     def trial(row: Row[Any]) -> Trial:
         return Trial(
@@ -273,34 +299,22 @@ def _event(search_id: str, row: Row[Any]) -> Event:
     return Event(row.sequence, row.time, trial=trial, left=left)
 
 
-def _rows(connection: Connection, conditions: Sequence[Condition]) -> Sequence[Row[Any]]:
-    wanted = select(trials, searches.c.id.label("search_id"), architectures.c.spec)
-    joined = wanted.join(searches, searches.c.key == trials.c.search_key).join(architectures)
-    ordered = joined.where(*conditions).order_by(trials.c.search_key, trials.c.number)
-    return connection.execute(ordered).all()
-
-
-def _values(connection: Connection, places: Sequence[tuple[int, int]]) -> Values:
+def values_of(connection: Connection, places: Sequence[tuple[int, int]]) -> Values:
+    """What was measured there."""
     values: Values = defaultdict(dict)
-    is_sqlite = connection.dialect.name == "sqlite"
-    statement = select(*(column(c.name, c.type) for c in metrics.c))
     for key, numbers in _by_search(places).items():
-        of_search = column("search_key") == key
         for at in range(0, len(numbers), IN_ONE):
-            some = column("number").in_(numbers[at : at + IN_ONE])
-            of = statement.select_from(_BY_NUMBER if is_sqlite else metrics).where(of_search, some)
-            values.update(_told(connection, of))
+            some = {"key": key, "numbers": numbers[at : at + IN_ONE]}
+            values.update(_told(connection, _METRICS[connection.dialect.name], some))
     return values
 
 
-# SQLite, which has counted nothing, would read all metrics of the search from its largest index
-_BY_NUMBER = text(f"{metrics.name} INDEXED BY ix_{metrics.name}_search_key_number")
-
-
-def _told(connection: Connection, statement: Select[Any]) -> Values:
+def _told(
+    connection: Connection, statement: Select[Any], given: Mapping[str, Any] | None = None
+) -> Values:
     values: Values = defaultdict(dict)
-    for row in connection.execute(statement):
-        values[row.search_key, row.number][row.metric] = row.value
+    for key, metric, number, value in connection.execute(statement, given):
+        values[key, number][metric] = value
     return values
 
 

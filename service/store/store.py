@@ -31,6 +31,7 @@ from ..records import (
 from . import claims, migrate, queries, writes
 from .artifacts import Artifacts
 from .engine import BUSY_S, Database, clock, insert_if_new, read_url
+from .kept import Columns
 from .listing import SEARCHES, TRIALS, Listing
 from .measured import Bound, Place, Scope, Table, kept_front, measured
 from .paging import check_size
@@ -65,6 +66,7 @@ class Store:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.artifacts = Artifacts(database)
+        self._columns = Columns()
 
     def close(self) -> None:
         self._database.close()
@@ -250,7 +252,7 @@ class Store:
         """The numbers of all trials that succeeded and have them, within bounds. Raises
         NotFound."""
         with self._database.read() as connection:
-            return measured(connection, scope, metrics, bounds)
+            return measured(connection, self._columns, scope, metrics, bounds)
 
     def kept_front(self, search_id: str) -> tuple[list[Place], int]:
         """The front of a search by its own objectives, the best of the first one first, and of how

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from ...search import SearchSpec, Trial, TrialState, machine_of
 from ..records import SearchRecord, SearchState
@@ -20,6 +20,26 @@ from .requests import CREATE, record_request
 from .schema import architectures, events, front, metrics, searches, trials
 
 Change = tuple[int | None, dict[str, Any]]  # number of a trial or None, and what is new
+COUNTS = tuple(state.value.lower() for state in TrialState)  # columns of a search
+
+# what every step of a trial takes is put together once
+_GROWN = (
+    update(searches)
+    .where(searches.c.key == bindparam("of_search"))
+    .values(
+        last_sequence=searches.c.last_sequence + bindparam("more"),
+        updated=bindparam("now", type_=searches.c.updated.type),
+        **{name: searches.c[name] + bindparam(f"more_{name}") for name in COUNTS},
+    )
+    .returning(searches.c.last_sequence)
+)
+_ADD_EVENTS, _ADD_TRIAL, _ADD_METRICS = insert(events), insert(trials), insert(metrics)
+_MOVE_TRIAL = update(trials).where(
+    trials.c.search_key == bindparam("of_search"), trials.c.number == bindparam("of_number")
+)
+_FORGET = delete(metrics).where(
+    metrics.c.search_key == bindparam("of_search"), metrics.c.number == bindparam("of_number")
+)
 
 
 def add_events(
@@ -31,15 +51,13 @@ def add_events(
 ) -> None:
     """Numbers the changes from where the search's events end; its update time moves too, and its
     counts by `moves`: a trial's state before (empty if it is new) and after."""
-    s = searches.c
-    grown: dict[str, Any] = {"last_sequence": s.last_sequence + len(changes), "updated": now}
     by: Counter[str] = Counter()
     for before, after in moves:
         by[after.lower()] += 1
         by[before.lower()] -= 1
-    grown |= {name: s[name] + more for name, more in by.items() if name and more}
-    statement = update(searches).where(s.key == key).values(grown).returning(s.last_sequence)
-    last = connection.execute(statement).scalar_one()
+    grown: dict[str, Any] = {f"more_{name}": by[name] for name in COUNTS}
+    grown |= {"of_search": key, "more": len(changes), "now": now}
+    last = connection.execute(_GROWN, grown).scalar_one()
     rows = [
         {
             "search_key": key,
@@ -50,7 +68,7 @@ def add_events(
         }
         for sequence, (number, payload) in enumerate(changes, last - len(changes) + 1)
     ]
-    connection.execute(insert(events), rows)
+    connection.execute(_ADD_EVENTS, rows)
 
 
 def set_state(
@@ -114,16 +132,15 @@ def save_trial(
     if old is None:
         fixed = {"params": json.dumps(dict(trial.params)), "created": now}
         fixed["fingerprint"] = trial.architecture.fingerprint()
-        connection.execute(insert(trials).values(place | fixed | new))
+        connection.execute(_ADD_TRIAL, place | fixed | new)
     else:
-        t, m = trials.c, metrics.c
-        one = (t.search_key == key) & (t.number == trial.number)
-        connection.execute(update(trials).where(one).values(new))
+        one = {"of_search": key, "of_number": trial.number}
+        connection.execute(_MOVE_TRIAL, new | one)
         if old.values:
-            connection.execute(delete(metrics).where(m.search_key == key, m.number == trial.number))
+            connection.execute(_FORGET, one)
     rows = [place | {"metric": name, "value": value} for name, value in values.items()]
     if rows:
-        connection.execute(insert(metrics), rows)
+        connection.execute(_ADD_METRICS, rows)
     payload = {name: new[name] for name in ("state", "attempt", "rung", "error")}
     return trial.number, payload | {"values": values}
 

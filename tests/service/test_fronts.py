@@ -135,3 +135,12 @@ def test_scopes(url):
     assert len(store.measured(Scope(search=one), BEST).places) == 4
     assert len(store.measured(Scope(machine="m1:bb"), BEST).places) == 4
     store.close()
+
+
+def test_the_first_by_weights_are_the_first_of_all():
+    costs = np.random.default_rng(5).integers(0, 6, (200, 2)).astype(float)
+    every = by_weights(costs, [1.0, 2.0])
+    for most in (1, 7, 199, 200, 500):
+        some = by_weights(costs, [1.0, 2.0], most)
+        assert some == every[: len(some)]
+        assert len(some) >= min(most, 200)
