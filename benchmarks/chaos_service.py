@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import sqlite3
 import statistics
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +32,28 @@ from formwright.search import Measurement, SearchSpec
 from formwright.search.testing import a_trial
 from formwright.service.records import SearchState
 from formwright.service.store import open_store
-from formwright.service.testing_chaos import Report, chaos
+from formwright.service.testing_chaos import GAPS_S, Report, chaos
 
 OUT = measure.MEASUREMENTS / "chaos_service.json"
 EACH = 50  # kills in one run, or a few more
-# name, Ray workers, trials that are there already, and of 20 kills how many are of whom
-CASES: tuple[tuple[str, int, int, dict[str, int]], ...] = (
-    ("alone", 0, 0, {"server": 12, "scheduler": 8}),
-    ("ray", 2, 0, {"server": 7, "scheduler": 5, "worker": 7, "raylet": 1}),
-    ("100k trials", 0, 100_000, {"server": 12, "scheduler": 8}),
+LONG_S = ((0.05, 0.6), (0.6, 4.0), (6.0, 16.0), (10.0, 20.0))  # Ray takes its time to start
+
+
+@dataclass(frozen=True)
+class Case:
+    """`shares` are of 20 kills how many are of whom; `trials` are there already."""
+
+    name: str
+    workers: int
+    trials: int
+    shares: dict[str, int]
+    gaps: tuple[tuple[float, float], ...] = GAPS_S
+
+
+CASES = (
+    Case("alone", 0, 0, {"server": 12, "scheduler": 8}),
+    Case("ray", 2, 0, {"server": 7, "scheduler": 5, "worker": 7, "raylet": 1}, LONG_S),
+    Case("100k trials", 0, 100_000, {"server": 12, "scheduler": 8}),
 )
 
 
@@ -53,22 +67,24 @@ def main() -> int:
     kills = 12 if given.quick else given.kills
     console, rows, runs = Console(), [], max(len(CASES), round(kills / EACH))
     for at in range(runs):
-        name, workers, trials, shares = CASES[at % len(CASES)]
-        trials = trials // 100 if given.quick else trials
+        case = CASES[at % len(CASES)]
+        trials = case.trials // 100 if given.quick else case.trials
         count = kills // runs + (at < kills % runs)
         with tempfile.TemporaryDirectory() as folder:
             database = str(Path(folder, "searches.db"))
             fill(database, trials)
             report = chaos(
                 Path(folder),
-                shared(count, shares),
-                workers=workers,
+                shared(count, case.shares),
+                workers=case.workers,
                 seed=given.seed + at,
                 database=database,
-                told=lambda line, name=name: console.print(f"{name}: {line}"),
+                gaps=case.gaps,
+                told=lambda line, name=case.name: console.print(f"{name}: {line}"),
             )
-        rows.append({"case": name, "workers": workers, "trials_before": trials, **summary(report)})
-        console.print(f"{name}: {report.wrong or 'nothing wrong'}")
+        head = {"case": case.name, "workers": case.workers, "trials_before": trials}
+        rows.append({**head, "load": round(os.getloadavg()[0], 1), **summary(report)})
+        console.print(f"{case.name}: {report.wrong or 'nothing wrong'}")
         if not given.quick:
             head = {"commit": measure.commit(), "machine": measure.machine(1, "ray", "optuna")}
             kept = {**head, "worst": worst(rows), "runs": rows}

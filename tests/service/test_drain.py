@@ -242,3 +242,13 @@ def test_a_second_signal_changes_nothing(tmp_path):
         process.send_signal(signal.SIGINT)
         assert process.wait(GRACE_S) == 0
     assert (tmp_path / "log").read_text() == ""
+
+
+def test_a_scheduler_that_has_no_database_says_so_in_a_line(tmp_path):
+    where = f"--database={tmp_path / 'none' / 'searches.db'}"
+    command = [sys.executable, "-m", "formwright.service.scheduler", "--owner=o", "--workers=0"]
+    done = subprocess.run([*command, where], capture_output=True, text=True, stdin=subprocess.PIPE)
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("formwright.scheduler: there is no folder")
+    assert done.stderr.count("\n") == 1
