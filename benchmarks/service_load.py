@@ -109,13 +109,14 @@ async def one_by_one(
     """Milliseconds of so many calls, one after the other, or of as many as the seconds allow; what
     is done before each does not count, nor does the first."""
     call, ms = made.unary_unary(method), []
-    end = time.perf_counter() + seconds
     for request in itertools.islice(requests, count + 1):
         if before:
             before()
         sent = time.perf_counter()
         await call(request)
         ms.append((time.perf_counter() - sent) * 1e3)
-        if time.perf_counter() > end and len(ms) > 1:
+        if len(ms) == 1:
+            end = time.perf_counter() + seconds
+        elif time.perf_counter() > end:
             break
     return ms[1:]

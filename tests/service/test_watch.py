@@ -1,5 +1,6 @@
 """Watches: every event once and in order, whoever is killed, slow, late or many."""
 
+import asyncio
 import random
 import threading
 import time
@@ -9,7 +10,7 @@ import pytest
 
 from formwright.search import SearchSpec
 from formwright.search.testing import a_measurement, a_trial
-from formwright.service import Client
+from formwright.service import Client, watch
 from formwright.service.errors import NotFound
 from formwright.service.records import Action, SearchState
 from formwright.service.store import open_store
@@ -163,3 +164,59 @@ def test_a_server_that_stops_says_where_to_go_on(url):
     assert (list(bookmark.events), bookmark.last_sequence) == ([], 1)
     assert errors[0].code() is grpc.StatusCode.UNAVAILABLE
     assert "watch again" in errors[0].details()
+
+
+def test_silence_is_told(running, monkeypatch):
+    address, _, claim = running
+    monkeypatch.setattr(watch, "BOOKMARK_S", 0.3)
+    with grpc.insecure_channel(address) as channel:
+        stub = pb_grpc.SearchServiceStub(channel)
+        request = pb.WatchSearchRequest(name=f"searches/{claim.search.id}", after_sequence=1)
+        stream = stub.WatchSearch(request)
+        messages = [next(stream) for _ in range(3)]
+        stream.cancel()
+    assert [len(message.events) for message in messages] == [1, 0, 0]
+    assert [message.last_sequence for message in messages] == [2, 2, 2]
+
+
+def test_what_happens_while_a_watch_begins_is_not_missed(running):
+    _, store, claim = running
+    other = store.create_search(SPEC, "").id
+
+    async def scenario():
+        read, goes_on, told = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def in_thread(call, *given):
+            result = await asyncio.to_thread(call, *given)
+            if given == ([claim.search.id],) and not read.is_set():
+                read.set()  # it knows how far the search is, and is slow to begin
+                await goes_on.wait()
+            return result
+
+        hub = watch.Hub(store, in_thread)
+
+        async def first():
+            async for message in hub.follow(claim.search.id, 2):
+                return pb.WatchSearchResponse.FromString(message)
+
+        async def follow_other():
+            async for _ in hub.follow(other, 1):
+                told.set()
+
+        looking = asyncio.ensure_future(hub.run())
+        following = asyncio.ensure_future(follow_other())
+        slow = asyncio.ensure_future(first())
+        await asyncio.wait_for(read.wait(), 30)
+        await asyncio.to_thread(write, store.log(claim), 0, 1)
+        await asyncio.to_thread(store.update_search, other, {"display_name": "seen"})
+        await asyncio.wait_for(told.wait(), 30)
+        await asyncio.sleep(3 * watch.LOOK_S)  # looked, and there is nothing new any more
+        goes_on.set()
+        message = await asyncio.wait_for(slow, 30)
+        hub.stop()
+        following.cancel()
+        await asyncio.gather(looking, following, return_exceptions=True)
+        return message
+
+    message = asyncio.run(scenario())
+    assert [event.sequence for event in message.events] == [3, 4, 5]
