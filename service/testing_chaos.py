@@ -23,7 +23,7 @@ from typing import TypeVar
 from ..errors import FormwrightError
 from ..search import SearchSpec
 from .client import Client
-from .errors import DatabaseError, NotAllowed, SetupError, Unavailable
+from .errors import NotAllowed, SetupError, Unavailable
 from .settings import LEASE_S
 from .store import open_store
 from .testing_history import Journal, all_searches, differences, longest_still, read
@@ -190,7 +190,7 @@ class _Crowd:
         while True:
             try:
                 answer = call()
-            except (Unavailable, DatabaseError):
+            except Unavailable:
                 self._journal.calls[f"{what}, away"] += 1
                 if time.monotonic() > until:
                     raise
@@ -202,7 +202,7 @@ class _Crowd:
     def _open(self, share: int | None = None) -> list[str]:
         """Those that have not ended; of these, if asked, one of five shares."""
         ended = self._journal.ended
-        found = [id for id in self._watched if id not in ended]
+        found = [id for id in list(self._watched) if id not in ended]
         return [id for id in found if share is None or int(id, 16) % 5 == share]
 
     def _submit(self, client: Client, rng: random.Random) -> None:

@@ -64,12 +64,12 @@ class Unit:
         self._process: subprocess.Popen[str] | None = None
         self._killed: set[int] = set()
         self._stopping, self._serving = threading.Event(), threading.Event()
+        self._lock = threading.Lock()  # a server is started, or it is stopping
         self._thread = threading.Thread(target=self._keep)
 
     def _keep(self) -> None:
         since = time.monotonic()
-        while not self._stopping.is_set():
-            process = self._start()
+        while (process := self._start()) is not None:
             while process.poll() is None:
                 if not self._serving.is_set() and health(self.address) == "SERVING":
                     self.back_s.append(time.monotonic() - since)
@@ -82,8 +82,11 @@ class Unit:
                 self.ended.append(process.returncode)
             self._stopping.wait(AGAIN_S)
 
-    def _start(self) -> subprocess.Popen[str]:
-        with self._log.open("a") as log:
+    def _start(self) -> subprocess.Popen[str] | None:
+        """None once it is stopping; whoever stops it knows the last process then."""
+        with self._lock, self._log.open("a") as log:
+            if self._stopping.is_set():
+                return None
             self._process = start_server(
                 self._database,
                 workers=self._workers,
@@ -124,7 +127,7 @@ class Unit:
 
     def stop(self) -> list[str]:
         """In order; what has gone wrong with the processes."""
-        self._stopping.set()
+        self._begin_to_stop()
         process = self._process
         if process is not None and process.poll() is None:
             self.undertaker.take(descendants(process.pid))
@@ -137,6 +140,10 @@ class Unit:
         wrong += [f"left behind, unseen: {p}" for p in left(with_variable(MARK, self._mark), 5)]
         wrong += [f"a server ended by itself, with {code}" for code in self.ended]
         return wrong + [f"in the log: {line}" for line in self.bad_lines()]
+
+    def _begin_to_stop(self) -> None:
+        with self._lock:
+            self._stopping.set()
 
     def bad_lines(self) -> list[str]:
         """Of the log: those that nobody should see, whatever was killed."""
@@ -154,7 +161,7 @@ class Unit:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stopping.set()
+        self._begin_to_stop()
         if self._process is not None and self._process.poll() is None:
             stop_server(self._process)
         if self._thread.is_alive():
