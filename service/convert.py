@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -27,11 +28,14 @@ from .records import (
 )
 from .wire import search_pb2 as pb
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LARGEST = 2**63 - 1  # of what an int64 holds
 BUDGETS = ("trials", "seconds", "flops")  # what a search may spend, which may change
 
 
+@lru_cache(maxsize=1024)
 def to_spec(spec: SearchSpec) -> pb.SearchSpec:
+    """Not to be changed: whoever asks for the same has the same."""
     return pb.SearchSpec(**spec.to_dict())
 
 
@@ -259,9 +263,9 @@ def from_trial_state(state: pb.TrialState, field: str = "state") -> TrialState:
 
 
 def to_time(time: datetime) -> Timestamp:
-    message = Timestamp()
-    message.FromDatetime(time)
-    return message
+    """Of an aware time."""
+    since = time - EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def from_time(message: Timestamp) -> datetime:

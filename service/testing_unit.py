@@ -26,7 +26,7 @@ from .embedded import start_server, stop_server
 AGAIN_S = 0.1  # between the end of one and the start of the next; systemd's RestartSec
 LOOK_S = 0.02
 GONE_S = 40.0  # after which nothing is left of one that was killed
-MARK = "FORMWRIGHT_TESTING_UNIT"  # in the environment of all that are started
+MARK = "TESTED_FORMWRIGHT_UNIT"  # in the environment of all that are started
 KINDS = ("server", "scheduler", "worker", "raylet")
 
 

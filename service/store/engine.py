@@ -199,11 +199,11 @@ def _is_sqlite(url: URL) -> bool:
 
 
 def _engine(url: URL, busy_s: float) -> Engine:
-    extra: dict[str, Any] = {"connect_args": {"timeout": busy_s}} if _is_sqlite(url) else {}
+    extra: dict[str, Any] = {"pool_pre_ping": True}  # a server may have closed a connection
+    if _is_sqlite(url):
+        extra = {"connect_args": {"timeout": busy_s}}
     try:
-        engine = create_engine(
-            url, pool_size=_CONNECTIONS, max_overflow=_CONNECTIONS, pool_pre_ping=True, **extra
-        )
+        engine = create_engine(url, pool_size=_CONNECTIONS, max_overflow=_CONNECTIONS, **extra)
     except ModuleNotFoundError as error:
         name = "'formwright[postgresql]'" if error.name == "psycopg" else error.name
         raise SetupError(f"the driver is missing: pip install {name}") from error
@@ -224,24 +224,26 @@ def _set_up_sqlite(connection: Any, _: object) -> None:
 
 
 def _begin_sqlite(busy_s: float, connection: Connection) -> None:
+    # By the driver itself: every transaction begins here, and SQLAlchemy's own way to it is long.
     # A transaction that reads first and writes later fails at once if another has written
     # meanwhile, whatever the timeout; so one that is going to write says so from the start.
+    raw: Any = connection.connection.driver_connection
     if not connection.get_execution_options().get(_WRITES):
-        connection.exec_driver_sql("BEGIN")
+        raw.execute("BEGIN")
         return
     # SQLite would look every 0.1 s, and one of twenty who write without a pause would never see it
     # free; who looks often and at random gets his turn.
-    connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+    raw.execute("PRAGMA busy_timeout = 0")
     until = time.monotonic() + busy_s
     try:
         while True:
             try:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                raw.execute("BEGIN IMMEDIATE")
                 break
-            except OperationalError as error:
-                busy = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+            except sqlite3.OperationalError as error:
+                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
                 if not busy or time.monotonic() > until:
-                    raise
+                    raise OperationalError("BEGIN IMMEDIATE", None, error) from error
                 time.sleep(random.uniform(*_LOOK_S))
     finally:
-        connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(busy_s * 1000)}")
+        raw.execute(f"PRAGMA busy_timeout = {round(busy_s * 1000)}")

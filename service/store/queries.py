@@ -27,6 +27,7 @@ Progress = tuple[int, SearchState] | InternalError
 T = TypeVar("T")
 log = logging.getLogger("formwright.service")
 architecture = lru_cache(maxsize=4096)(ArchSpec.from_json)  # frozen, and often asked for
+spec_of = lru_cache(maxsize=1024)(SearchSpec.from_json)  # the same
 
 
 # what is asked most is put together once
@@ -37,6 +38,9 @@ _TRIALS = (
     .join(searches, searches.c.key == trials.c.search_key)
     .join(architectures)
     .order_by(trials.c.search_key, trials.c.number)
+)
+_ONE_TRIAL = _TRIALS.where(
+    searches.c.id == bindparam("search"), trials.c.number == bindparam("of_number")
 )
 _SOME_TRIALS = _TRIALS.where(
     trials.c.search_key == bindparam("key"),
@@ -121,7 +125,7 @@ def _search(row: Row[Any]) -> SearchRecord:
     counted = {state: getattr(row, state.lower()) for state in TrialState}
     return SearchRecord(
         id=row.id,
-        spec=SearchSpec.from_json(row.spec),
+        spec=spec_of(row.spec),
         state=SearchState(row.state),
         display_name=row.display_name,
         error=row.error,
@@ -161,6 +165,15 @@ def records_at(
             for record in records_of(connection, rows):
                 found[key, record.number] = record
     return found
+
+
+def record_at(connection: Connection, search_id: str, number: int) -> TrialRecord:
+    """Raises NotFound, InternalError."""
+    row = connection.execute(_ONE_TRIAL, {"search": search_id, "of_number": number}).one_or_none()
+    if row is None:
+        search_row(connection, search_id)
+        raise NotFound(f"the search {search_id} has no trial {number}")
+    return _record(row, values_of(connection, [(row.search_key, number)]))
 
 
 def _record(row: Row[Any], values: Values) -> TrialRecord:
@@ -313,7 +326,7 @@ def _told(
     connection: Connection, statement: Select[Any], given: Mapping[str, Any] | None = None
 ) -> Values:
     values: Values = defaultdict(dict)
-    for key, metric, number, value in connection.execute(statement, given):
+    for key, metric, number, value in connection.execute(statement, given).all():
         values[key, number][metric] = value
     return values
 

@@ -240,11 +240,7 @@ class Store:
     def get_trial(self, search_id: str, number: int) -> TrialRecord:
         """Raises NotFound."""
         with self._database.read() as connection:
-            key = queries.search_row(connection, search_id).key
-            found = queries.records_at(connection, [(key, number)])
-        if not found:
-            raise NotFound(f"the search {search_id} has no trial {number}")
-        return found[key, number]
+            return queries.record_at(connection, search_id, number)
 
     def measured(
         self, scope: Scope, metrics: Sequence[Metric], bounds: Sequence[Bound] = ()
