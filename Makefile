@@ -54,6 +54,8 @@ bench: $(READY) ## the benchmarks (hours; not part of the tests); JSON goes to d
 	$(BIN)/python benchmarks/search_minutes.py
 	$(BIN)/python benchmarks/chaos.py
 	$(BIN)/python benchmarks/service.py
+	$(BIN)/python benchmarks/chaos_service.py
+	$(BIN)/python benchmarks/fuzz_service.py
 
 clean: ## remove the virtual environment and what the tools left
 	rm -rf $(VENV) .types .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -1,23 +1,15 @@
-"""Server, scheduler and Ray workers are killed at random while clients submit, watch, cancel, pause
-and query: nothing that was acknowledged is lost or there twice, and no process stays behind.
-benchmarks/chaos_service.py does the same hundreds of times."""
-
-import pytest
+"""Server and scheduler are killed at random while clients submit, watch, cancel, pause and query:
+nothing that was acknowledged is lost or there twice, and no process stays behind. test_kill.py does
+so with Ray workers; benchmarks/chaos_service.py with all, hundreds of times."""
 
 from formwright.service.testing_chaos import chaos
 
 SOON_S = ((0.05, 0.6), (0.6, 2.5))
 
 
-@pytest.mark.parametrize(
-    ("workers", "kills"),
-    [(0, {"server": 3, "scheduler": 2}), (1, {"worker": 1})],
-    ids=["alone", "ray"],
-)
-def test_whoever_is_killed_nothing_is_lost(tmp_path, workers, kills):
-    report = chaos(
-        tmp_path, kills, workers=workers, seed=workers, searches=1 + (workers == 0), gaps=SOON_S
-    )
+def test_whoever_is_killed_nothing_is_lost(tmp_path):
+    kills = {"server": 3, "scheduler": 2}
+    report = chaos(tmp_path, kills, workers=0, seed=0, searches=2, gaps=SOON_S)
 
     assert report.wrong == []
     assert report.kills == kills
