@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 from ..errors import FormwrightError
 from . import names
 from .answers import Answers, Key
-from .errors import InvalidRequest, Stopping
+from .errors import DatabaseError, InvalidRequest, Stopping
 from .rpc.methods import METHODS, SERVICE, STREAMS, Method, Stream
 from .status import details_of, message_of, row_of
 from .store import Store
@@ -160,6 +160,8 @@ async def _refuse(context: Any, error: Exception) -> NoReturn:
     if isinstance(error, grpc.aio.AbortError):  # it was said already
         raise error
     if row := row_of(error):
+        if isinstance(error, DatabaseError):  # whoever runs the server should know
+            log.warning("%s", error)
         await context.abort(row.code, message_of(error), details_of(error, row))
     id = uuid.uuid4().hex[:12]
     log.error("request failed, id %s", id, exc_info=error)
