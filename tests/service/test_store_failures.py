@@ -3,12 +3,17 @@
 import sqlite3
 import subprocess
 import sys
+import threading
 
 import pytest
+from sqlalchemy import text
 
 from formwright.search import SearchSpec
-from formwright.service.errors import InternalError, SetupError
+from formwright.service import Client
+from formwright.service.errors import InternalError, SetupError, Unavailable
 from formwright.service.store import open_store
+
+from .servers import serving
 
 SPEC = SearchSpec()
 
@@ -90,3 +95,28 @@ def test_the_ways_to_name_a_file(tmp_path, monkeypatch):
         store.close()
 
     assert [file.name for file in tmp_path.iterdir()] == ["a.db"]
+
+
+def test_a_database_that_is_away_may_come_back(store, url):
+    """A table is away, as a database that restarts is: whoever calls or watches waits for it."""
+
+    def rename(before, after):
+        with store._database.write() as connection:
+            connection.execute(
+                text(f"ALTER TABLE formwright_{before} RENAME TO formwright_{after}")
+            )
+
+    search = store.create_search(SPEC, "")
+    with serving(url) as address, Client(address) as client:
+        events = client.watch(search.id)
+        assert next(events).sequence == 1
+        rename("searches", "away")
+        with pytest.raises(Unavailable, match="failed"):
+            client.get(search.id)
+        back = threading.Timer(0.5, rename, ["away", "searches"])
+        back.start()
+        later = client.watch(search.id, 1)  # goes on once it is back
+        threading.Timer(1.0, client.cancel, [search.id]).start()
+        assert [event.sequence for event in later] == [2]
+        assert [event.sequence for event in events] == [2]
+        assert client.get(search.id).state == "CANCELLED"
