@@ -4,10 +4,13 @@
 
 A process that answers each line `cycle COUNT` with the milliseconds of so many trials, one after
 the other, and each line `front COUNT` with those of so many questions for the front. A trial is
-proposed, started and finished with ten metrics, each step committed to disk before the next.
+proposed, started and finished with ten metrics; that it runs is on disk before it does, and that it
+has ended before the next.
 
-- ours: the sampler that is named, and the store's log as the scheduler appends to it; the answer of
-  QueryBestArchitectures, kept encoded, or read again because somebody wrote in between.
+- ours: the sampler that is named, and the store's log as the scheduler appends to it: that a trial
+  is proposed and started in one transaction, that it has ended in another; or each step `apart`.
+  The answer of QueryBestArchitectures, kept encoded, or read again because somebody wrote in
+  between.
 - vizier: `DefaultVizierServer` in a process of its own; RANDOM_SEARCH, its cheapest algorithm; the
   answer of ListOptimalTrials. A measurement has all ten metrics.
 - optuna: `run_grpc_proxy_server` over `get_storage` in a process of its own; TPE, as ours. Two
@@ -95,9 +98,16 @@ def ours(folder: str, task: dict[str, Any]) -> Iterator[dict[str, tuple[Turn, Tu
         assert proposed is not None
         started = proposed.started()
         ended = started.succeeded(Measurement(measured(rng, task["metrics"]), {"seed": 1}))
-        for trial in (proposed, started, ended):
-            state.tell(trial)
-            log.append(trial)
+        if task.get("apart"):
+            for trial in (proposed, started, ended):
+                state.tell(trial)
+                log.append(trial)
+            return
+        state.tell(proposed)
+        state.tell(started)
+        log.append(proposed, started)  # before a worker begins
+        state.tell(ended)
+        log.append(ended)
 
     turns: dict[str, tuple[Turn, Turn | None]] = {"cycle": (cycle, None)}
     if not task.get("front"):

@@ -79,6 +79,7 @@ def cycle(vizier: str, rounds: int, say: Say) -> dict[str, Any]:
     """Milliseconds of a durable trial by contestant and round."""
     contestants = {
         "ours, random": ("ours", sys.executable, {"sampler": "random"}),
+        "ours, random, apart": ("ours", sys.executable, {"sampler": "random", "apart": True}),
         "vizier, random": ("vizier", vizier, {}),
         "ours, tpe": ("ours", sys.executable, {"sampler": "tpe"}),
         "optuna, tpe": ("optuna", sys.executable, {}),

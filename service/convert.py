@@ -131,6 +131,29 @@ def from_search(message: pb.Search) -> SearchRecord:
 
 
 def to_trial(record: TrialRecord, details: bool = True) -> pb.Trial:
+    """Not to be changed: what has ended is made once."""
+    return _ended(_Ended(record)) if details and record.state.final else _trial(record, details)
+
+
+class _Ended:
+    """A trial that does not change any more, by its name."""
+
+    def __init__(self, record: TrialRecord) -> None:
+        self.record, self.place = record, (record.search_id, record.number)
+
+    def __hash__(self) -> int:
+        return hash(self.place)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Ended) and self.place == other.place
+
+
+@lru_cache(maxsize=4096)
+def _ended(trial: _Ended) -> pb.Trial:
+    return _trial(trial.record, True)
+
+
+def _trial(record: TrialRecord, details: bool) -> pb.Trial:
     return pb.Trial(
         name=names.trial_name(record.search_id, record.number),
         number=record.number,

@@ -38,6 +38,7 @@ class Scope:
 class Place:
     """Where a trial is, and what it is."""
 
+    search_id: str
     search_key: int
     number: int
     fingerprint: str
@@ -49,6 +50,7 @@ class Place:
 class _Part:
     """Of one search: which of what is kept was chosen."""
 
+    id: str
     key: int
     task: str
     kept: Kept
@@ -57,6 +59,7 @@ class _Part:
     def place(self, at: int) -> Place:
         kept = self.kept
         return Place(
+            self.id,
             self.key,
             int(kept.numbers[at]),
             kept.fingerprints[at].decode(),
@@ -135,7 +138,7 @@ def measured(
                 value <= (np.inf if high is None else high)
             )
         chosen = np.flatnonzero(have)
-        parts.append(_Part(search.key, search.task, kept, chosen))
+        parts.append(_Part(search.id, search.key, search.task, kept, chosen))
         values.append(np.stack([kept.values[name][chosen] for name in names]))
     return Table(
         tuple(compared),
@@ -175,7 +178,7 @@ def kept_front(
         statement = statement.order_by(value.c.value.desc() if up else value.c.value)
     rows = connection.execute(statement.order_by(f.number)).all()
     check_one_machine(row.of for row in rows)
-    return [Place(*row[:4], search.task) for row in rows], search.succeeded
+    return [Place(search.id, *row[:4], search.task) for row in rows], search.succeeded
 
 
 def check_one_machine(machines: Iterable[str]) -> None:

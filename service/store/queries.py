@@ -39,8 +39,10 @@ _TRIALS = (
     .join(architectures)
     .order_by(trials.c.search_key, trials.c.number)
 )
-_ONE_TRIAL = _TRIALS.where(
-    searches.c.id == bindparam("search"), trials.c.number == bindparam("of_number")
+_ONE_TRIAL = (
+    select(trials.c.search_key)
+    .select_from(trials.join(searches))
+    .where(searches.c.id == bindparam("search"), trials.c.number == bindparam("of_number"))
 )
 _SOME_TRIALS = _TRIALS.where(
     trials.c.search_key == bindparam("key"),
@@ -167,13 +169,14 @@ def records_at(
     return found
 
 
-def record_at(connection: Connection, search_id: str, number: int) -> TrialRecord:
-    """Raises NotFound, InternalError."""
+def key_of_trial(connection: Connection, search_id: str, number: int) -> int:
+    """Of its search. Raises NotFound."""
     row = connection.execute(_ONE_TRIAL, {"search": search_id, "of_number": number}).one_or_none()
     if row is None:
         search_row(connection, search_id)
         raise NotFound(f"the search {search_id} has no trial {number}")
-    return _record(row, values_of(connection, [(row.search_key, number)]))
+    key: int = row.search_key
+    return key
 
 
 def _record(row: Row[Any], values: Values) -> TrialRecord:

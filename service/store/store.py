@@ -30,6 +30,7 @@ from ..records import (
 )
 from . import claims, migrate, queries, writes
 from .artifacts import Artifacts
+from .ended import At, Ended
 from .engine import BUSY_S, Database, clock, insert_if_new, read_url
 from .kept import Columns
 from .listing import SEARCHES, TRIALS, Listing
@@ -66,7 +67,7 @@ class Store:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.artifacts = Artifacts(database)
-        self._columns = Columns()
+        self._columns, self._ended = Columns(), Ended()
 
     def close(self) -> None:
         self._database.close()
@@ -235,12 +236,17 @@ class Store:
             if wanted:
                 also.append(trials.c.state.in_(wanted))
             rows, token = listing.page(connection, also, check_size(page_size), page_token)
-            return Page(tuple(queries.records_of(connection, rows)), token)
+            places = [At(row.search_id, row.search_key, row.number) for row in rows]
+            return Page(tuple(self._ended.records(connection, places)), token)
 
     def get_trial(self, search_id: str, number: int) -> TrialRecord:
         """Raises NotFound."""
         with self._database.read() as connection:
-            return queries.record_at(connection, search_id, number)
+            key = queries.key_of_trial(connection, search_id, number)
+            found = self._ended.records(connection, [At(search_id, key, number)])
+        if not found:
+            raise InternalError(f"the record of trial {search_id}/{number} cannot be read")
+        return found[0]
 
     def measured(
         self, scope: Scope, metrics: Sequence[Metric], bounds: Sequence[Bound] = ()
@@ -258,10 +264,10 @@ class Store:
             return kept_front(connection, row, queries.search_of(row).spec)
 
     def trials_at(self, places: Sequence[Place]) -> list[TrialRecord]:
-        """In that order; those that are there no longer are left out."""
+        """In that order; those that are there no longer may be left out."""
         with self._database.read() as connection:
-            found = queries.records_at(connection, [(p.search_key, p.number) for p in places])
-        return [found[p.search_key, p.number] for p in places if (p.search_key, p.number) in found]
+            at = [At(place.search_id, place.search_key, place.number) for place in places]
+            return self._ended.records(connection, at)
 
     def get_architecture(self, fingerprint: str) -> tuple[ArchSpec, list[tuple[str, int]]]:
         """And the trials that have had it, the newest first: search and number. Raises

@@ -15,7 +15,7 @@ TRIALS = 20
 ASKED = {
     "one trial": lambda store, id: store.get_trial(id, 7),
     "a page": lambda store, id: store.list_trials(id, 5),
-    "some": lambda store, id: store.trials_at([Place(1, n, "", "", "") for n in range(9)]),
+    "some": lambda store, id: store.trials_at([Place(id, 1, n, "", "", "") for n in range(9)]),
 }
 
 
