@@ -94,6 +94,10 @@ class Servicer:
         it is being read, wait for one reader."""
         if version is None:
             return await self._in_thread(_answer, method, self._store, key[1])
+        if method.quick:  # a file, whose readers wait for nobody: a thread would cost more
+            known = _answer(method, self._store, key[1])
+            self._answers.put(key, version, known)
+            return known
         reading = self._reading.get((key, version))
         if reading is None:
             reading = asyncio.ensure_future(self._in_thread(_answer, method, self._store, key[1]))

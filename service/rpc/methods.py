@@ -18,12 +18,13 @@ SERVICE = "formwright.v1.SearchService"
 @dataclass(frozen=True)
 class Method:
     """A unary RPC. `reads` says that it changes nothing: the same request has the same answer for
-    as long as the database does not change."""
+    as long as the database does not change. `quick` says that it reads a few rows by their keys."""
 
     name: str
     request: type[Message]
     handler: Callable[[Store, Any], Message]
     reads: bool = False
+    quick: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,14 @@ class Stream:
 
 METHODS: tuple[Method, ...] = (
     Method("CreateSearch", pb.CreateSearchRequest, searches.create_search),
-    Method("GetSearch", pb.GetSearchRequest, searches.get_search, reads=True),
+    Method("GetSearch", pb.GetSearchRequest, searches.get_search, reads=True, quick=True),
     Method("ListSearches", pb.ListSearchesRequest, searches.list_searches, reads=True),
     Method("UpdateSearch", pb.UpdateSearchRequest, searches.update_search),
     Method("CancelSearch", pb.CancelSearchRequest, searches.cancel_search),
     Method("PauseSearch", pb.PauseSearchRequest, searches.pause_search),
     Method("ResumeSearch", pb.ResumeSearchRequest, searches.resume_search),
     Method("DeleteSearch", pb.DeleteSearchRequest, searches.delete_search),
-    Method("GetTrial", pb.GetTrialRequest, trials.get_trial, reads=True),
+    Method("GetTrial", pb.GetTrialRequest, trials.get_trial, reads=True, quick=True),
     Method("ListTrials", pb.ListTrialsRequest, trials.list_trials, reads=True),
     Method(
         "QueryBestArchitectures",
@@ -55,7 +56,7 @@ METHODS: tuple[Method, ...] = (
     ),
     Method("GetArchitecture", pb.GetArchitectureRequest, trials.get_architecture, reads=True),
     Method("CreateArtifact", pb.CreateArtifactRequest, artifacts.create_artifact),
-    Method("GetArtifact", pb.GetArtifactRequest, artifacts.get_artifact, reads=True),
+    Method("GetArtifact", pb.GetArtifactRequest, artifacts.get_artifact, reads=True, quick=True),
     Method("ListSpaces", pb.ListSpacesRequest, catalogue.list_spaces, reads=True),
     Method("ListTasks", pb.ListTasksRequest, catalogue.list_tasks, reads=True),
     Method("ListBlocks", pb.ListBlocksRequest, catalogue.list_blocks, reads=True),
