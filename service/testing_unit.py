@@ -149,7 +149,9 @@ class Unit:
         """Of the log: those that nobody should see, whatever was killed."""
         signs = ("Traceback", "internal error", "request failed", "Exception", "was never awaited")
         text = self._log.read_text(errors="replace") if self._log.exists() else ""
-        return [line for line in text.splitlines() if any(sign in line for sign in signs)]
+        lines = text.splitlines()
+        bad = [at for at, line in enumerate(lines) if any(sign in line for sign in signs)]
+        return [f"{lines[at]} {_end_of(lines[at:])}".rstrip() for at in bad]
 
     def __enter__(self) -> Unit:
         self._thread.start()
@@ -173,3 +175,16 @@ def _close(process: subprocess.Popen[str]) -> None:
         if pipe is not None:
             with suppress(BrokenPipeError, ValueError):
                 pipe.close()
+
+
+def _end_of(lines: list[str]) -> str:
+    """What a traceback that begins there ends with, and the place; empty for anything else."""
+    if "Traceback" not in lines[0]:
+        return ""
+    place = ""
+    for line in lines[1:]:
+        if "  File " in line:
+            place = line.strip()
+        elif not line.startswith(" "):
+            return f"{line} ({place})"
+    return place
