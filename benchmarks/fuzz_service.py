@@ -32,7 +32,7 @@ from rich.table import Table
 
 from formwright.search.testing import a_measurement, a_trial
 from formwright.service.host import Host
-from formwright.service.rpc.methods import METHODS, SERVICE
+from formwright.service.rpc.methods import METHODS, SERVICE, STREAMS
 from formwright.service.store import open_store
 from formwright.service.testing_fuzz import (
     HARD,
@@ -49,7 +49,9 @@ from formwright.service.wire import search_pb2 as pb
 
 OUT = measure.MEASUREMENTS / "fuzz_service.json"
 WATCH = "WatchSearch"
-REQUESTS = {method.name: method.request for method in METHODS} | {WATCH: pb.WatchSearchRequest}
+REQUESTS = {method.name: method.request for method in (*METHODS, *STREAMS)}
+REQUESTS[WATCH] = pb.WatchSearchRequest
+STREAMED = {WATCH, *(stream.name for stream in STREAMS)}
 WARM = 0.1  # of the calls, after which memory is looked at
 EACH_GARBAGE = 50  # calls
 EACH_STOCK = 100  # calls, after which most of what was there is deleted
@@ -167,7 +169,7 @@ def made(rng: random.Random, name: str, names: list[str]) -> bytes:
     if kind == "hard" and paths:
         return hard(request, rng.choice(paths), rng.choice(HARD), names)
     if kind == "nearly right":
-        sensible(request, [rng.choice(names[:4:2]), names[1], names[-1]])
+        sensible(request, [rng.choice(names[:4:2]), *names[1:]])
         odd(rng, request, names, rng.choice([0.0, 0.1, 0.2]))
     else:
         odd(rng, request, names)
@@ -178,7 +180,7 @@ def made(rng: random.Random, name: str, names: list[str]) -> bytes:
 def sent(channel: grpc.Channel, name: str, request: bytes) -> str:
     """The status. A watch is given up once it has said something, or nothing."""
     try:
-        if name != WATCH:
+        if name not in STREAMED:
             channel.unary_unary(f"/{SERVICE}/{name}")(request, timeout=LIMIT_S)
         else:
             stream = channel.unary_stream(f"/{SERVICE}/{name}")(request, timeout=GLANCE_S)

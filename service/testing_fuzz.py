@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import random
 import socket
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor as Field
@@ -45,6 +47,8 @@ TEXTS = (
         "width=16|32",
         "é" * 300,
         "metaformer",
+        "spec.json",
+        "../spec.json",
         "digits",
         "tpe",
     ),
@@ -69,7 +73,7 @@ FIRST = 2**31 - 1
 
 def stocked(store: Store, trials: Sequence[tuple[Trial, Measurement]]) -> list[str]:
     """Names of what is there afterwards: a search that has ended and one that runs, each with these
-    trials."""
+    trials, an artefact of the first, and an architecture."""
     names = []
     for end in (SearchState.SUCCEEDED, None):
         spec = SearchSpec(objectives=("quality", "params"))
@@ -85,7 +89,22 @@ def stocked(store: Store, trials: Sequence[tuple[Trial, Measurement]]) -> list[s
         if end:
             store.finish(claim, end)
         names += [f"searches/{search.id}", f"searches/{search.id}/trials/1"]
+    id = names[0].removeprefix("searches/")
+    _keep(store, id)
+    names.append(f"searches/{id}/trials/1/artifact")
     return [*names, f"architectures/{trials[1][0].architecture.fingerprint()}"]
+
+
+def _keep(store: Store, id: str) -> None:
+    """Trial 1 of the search has an artefact, with one file; older ones that wait have failed."""
+    store.artifacts.create(id, 1, 1)
+    while (claim := store.artifacts.claim("me", 600)) is not None:
+        if claim.search_id != id:
+            store.artifacts.fail(claim, "nobody makes it")
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "spec.json").write_text("{}" * 200_000, encoding="utf-8")
+            store.artifacts.finish(claim, Path(folder))
 
 
 def odd(
@@ -152,10 +171,11 @@ def texts(message: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]
 
 def sensible(request: Any, names: Sequence[str]) -> Any:
     """The request with a name where it must have one, so that it gets as far as it can."""
-    for name in ("name", "search"):
+    for name in ("name", "search", "trial"):
         field = request.DESCRIPTOR.fields_by_name.get(name)
         if field is not None and field.type == Field.TYPE_STRING:
-            at = {"GetTrialRequest": 1, "GetArchitectureRequest": -1}
+            at = {"GetTrialRequest": 1, "CreateArtifactRequest": 1, "GetArchitectureRequest": -1}
+            at |= dict.fromkeys(("GetArtifactRequest", "DownloadArtifactRequest"), 4)
             setattr(request, name, names[at.get(request.DESCRIPTOR.name, 0)])
         elif field is not None:  # the search that is to be updated
             request.search.name, request.search.display_name = names[0], "renamed"

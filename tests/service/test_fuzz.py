@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from formwright.search.testing import a_measurement, a_trial
-from formwright.service.rpc.methods import METHODS, SERVICE
+from formwright.service.rpc.methods import METHODS, SERVICE, STREAMS
 from formwright.service.store import open_store
 from formwright.service.store.engine import Database, read_url
 from formwright.service.store.schema import Base
@@ -25,6 +25,7 @@ from formwright.service.testing_fuzz import (
 from .servers import serving
 
 ROUNDS = 60  # of each method
+STREAMED = {stream.name for stream in STREAMS}
 CODES = {grpc.StatusCode[name] for name in REFUSALS}
 NAMES = []  # of what there is
 
@@ -64,7 +65,11 @@ def contents(url):
 def sent(channel, name, request):
     """The code; None for an answer."""
     try:
-        channel.unary_unary(f"/{SERVICE}/{name}")(request, timeout=60)
+        if name in STREAMED:
+            for _ in channel.unary_stream(f"/{SERVICE}/{name}")(request, timeout=60):
+                pass
+        else:
+            channel.unary_unary(f"/{SERVICE}/{name}")(request, timeout=60)
     except grpc.RpcError as error:
         refused = error
     else:
@@ -75,7 +80,7 @@ def sent(channel, name, request):
     return refused.code()
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+@pytest.mark.parametrize("method", [*METHODS, *STREAMS], ids=lambda method: method.name)
 def test_odd_messages(channel, place, method):
     rng = random.Random(f"odd {method.name}")
     refused = 0
@@ -90,7 +95,7 @@ def test_odd_messages(channel, place, method):
     assert refused or not method.request.DESCRIPTOR.fields
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+@pytest.mark.parametrize("method", [*METHODS, *STREAMS], ids=lambda method: method.name)
 def test_bytes_that_are_no_message(channel, method):
     rng = random.Random(f"bytes {method.name}")
     for _ in range(ROUNDS // 2):
@@ -99,7 +104,7 @@ def test_bytes_that_are_no_message(channel, method):
         assert code is None or code in CODES, (code, request)
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+@pytest.mark.parametrize("method", [*METHODS, *STREAMS], ids=lambda method: method.name)
 def test_hard_texts_in_each_field(channel, method):
     for path in texts(method.request()):
         for text in HARD:
