@@ -50,8 +50,11 @@ def plot(
 def searches_table(searches: Iterable[SearchRecord]) -> Table:
     """One row a search, the newest first."""
     table = Table(box=box.SIMPLE_HEAD)
-    for name in ("search", "state", "trials", "space", "task", "created", "name"):
-        table.add_column(name, justify="right" if name == "trials" else "left")
+    table.add_column("search", min_width=32, no_wrap=True)  # whole, to be named in other commands
+    table.add_column("state", min_width=9)
+    table.add_column("trials", min_width=6, justify="right")
+    for name in ("space", "task", "created", "name"):
+        table.add_column(name, overflow="fold")
     for search in searches:
         ended = sum(count for state, count in search.counts.items() if state.final)
         created = search.created.astimezone().strftime("%Y-%m-%d %H:%M")
