@@ -67,9 +67,13 @@ class Scheduler:
                 else:
                     self._run(claim)
         finally:
-            if self._pool is not None:
-                self._pool[1].close()
-            self._store.release(self.owner)
+            try:
+                if self._pool is not None:
+                    self._pool[1].close()
+            except OSError as error:  # Ray prints what is left, and nobody may read it any more
+                log.warning("the workers are left to their reaper: %s", error)
+            finally:
+                self._store.release(self.owner)
 
     def _tidy(self) -> None:
         """Once a day, when there is nothing else to do."""

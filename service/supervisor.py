@@ -20,6 +20,7 @@ log = logging.getLogger("formwright.service")
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, LEASE_S  # no search waits longer than for a lost lease
 STEADY_S = 10.0  # one that lived for so long has not ended at once
 LETTING_GO_S = 30.0
+STDERR = 2  # what Ray prints is no answer of the server, whose standard output may be gone first
 
 
 class Supervisor:
@@ -75,6 +76,7 @@ class Supervisor:
             "formwright.service.scheduler",
             *arguments,
             stdin=asyncio.subprocess.PIPE,
+            stdout=STDERR,
             start_new_session=True,
         )
 
