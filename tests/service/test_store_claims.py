@@ -13,6 +13,7 @@ from formwright.search import Fenced, SearchSpec, TrialState
 from formwright.search.testing import a_measurement, a_trial
 from formwright.service.errors import NotAllowed
 from formwright.service.records import Action, SearchState
+from formwright.service.scheduler import Scheduler
 
 SPEC = SearchSpec()
 
@@ -283,3 +284,17 @@ def test_processes_share_the_searches(store, url):
     lines = [line for process in processes for line in process.communicate()[0].splitlines()]
 
     assert sorted(lines) == [f"{id} 1" for id in ids]
+
+
+def test_a_scheduler_lets_go_though_its_pool_cannot_be_closed(store):
+    class Broken:
+        def close(self):
+            raise BrokenPipeError(32, "nobody reads what Ray prints")
+
+    store.create_search(SearchSpec(), "")
+    assert store.claim("me", 60) is not None
+    scheduler = Scheduler(store, "me", 0, None)
+    scheduler._pool = 1, Broken()
+    scheduler.stopping.set()
+    scheduler.serve()
+    assert store.claim("you", 60) is not None
