@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Row,
     Update,
     and_,
     delete,
     insert,
-    or_,
     select,
     update,
 )
@@ -30,6 +28,7 @@ from ...search import Fenced, SearchSpec, TrialState
 from ..errors import InternalError, NotAllowed, NotFound, OutOfRange
 from ..records import ArtifactClaim, ArtifactFile, ArtifactRecord, ArtifactState
 from .engine import Database, clock, lock_all
+from .leased import claimable, released
 from .queries import readable, search_of, search_row, trials_of
 from .requests import is_first
 from .schema import artifacts, files, pieces, searches, trials
@@ -106,10 +105,8 @@ class Artifacts:
     def waiting(self) -> bool:
         """Whether there is one that could be claimed."""
         with self._database.read() as connection:
-            claimable = _claimable(clock(connection))
-            return (
-                connection.execute(select(artifacts.c.number).where(claimable)).first() is not None
-            )
+            some = select(artifacts.c.number).where(claimable(artifacts, clock(connection)))
+            return connection.execute(some.limit(1)).first() is not None
 
     def claim(self, owner: str, lease_s: float) -> ArtifactClaim | None:
         """The one that has waited longest, or whose maker let its lease end; None if there is none.
@@ -117,7 +114,7 @@ class Artifacts:
         a = artifacts.c
         with self._database.write() as connection:
             now = clock(connection)
-            wanted = select(artifacts).where(_claimable(now)).order_by(a.updated).limit(1)
+            wanted = select(artifacts).where(claimable(artifacts, now)).order_by(a.updated).limit(1)
             row = connection.execute(wanted.with_for_update(skip_locked=True)).one_or_none()
             if row is None:
                 return None
@@ -159,8 +156,7 @@ class Artifacts:
         with self._database.write() as connection:
             lock_all(connection, LOCK)
             done = _ended(ArtifactState.READY) | {"step": "", "updated": clock(connection)}
-            if not _change_claimed(connection, claim, done):
-                raise Fenced(f"the artifact of trial {claim.trial.number} is left to others")
+            _end_claimed(connection, claim, done)
             key = search_row(connection, claim.search_id).key
             for name, content in contents.items():
                 _add_content(connection, digests[name], content)
@@ -172,31 +168,28 @@ class Artifacts:
         """Whoever made something for this owner is gone: it can be claimed at once, and counts as a
         try."""
         with self._database.write() as connection:
-            connection.execute(_released(owner))
+            connection.execute(released(artifacts, owner))
 
     def fail(self, claim: ArtifactClaim, error: str) -> None:
         """Raises Fenced."""
         with self._database.write() as connection:
             failed = _ended(ArtifactState.FAILED, one_line(error))
-            if not _change_claimed(connection, claim, failed | {"updated": clock(connection)}):
-                raise Fenced(f"the artifact of trial {claim.trial.number} is left to others")
+            _end_claimed(connection, claim, failed | {"updated": clock(connection)})
 
 
 def let_go(connection: Connection, owner: str) -> None:
     """This owner ends: what it was making can be claimed at once, and does not count as a try."""
-    connection.execute(_released(owner).values(tries=artifacts.c.tries - 1))
+    connection.execute(released(artifacts, owner).values(tries=artifacts.c.tries - 1))
 
 
 def delete_artifacts(connection: Connection, key: int) -> None:
     """Those of a search, and the content that nobody else has."""
     lock_all(connection, LOCK)
     of_search = files.c.search_key == key
-    theirs = connection.execute(select(files.c.sha256).where(of_search).distinct()).scalars().all()
+    had = set(connection.execute(select(files.c.sha256).where(of_search)).scalars())
     connection.execute(delete(files).where(of_search))
-    kept = set(
-        connection.execute(select(files.c.sha256).where(files.c.sha256.in_(theirs))).scalars()
-    )
-    left = sorted(set(theirs) - kept)
+    still = select(files.c.sha256).where(files.c.sha256.in_(had))
+    left = had - set(connection.execute(still).scalars())
     connection.execute(delete(pieces).where(pieces.c.sha256.in_(left)))
     connection.execute(delete(artifacts).where(artifacts.c.search_key == key))
 
@@ -209,19 +202,6 @@ def _queued(seeds: int, now: datetime) -> dict[str, Any]:
 def _ended(state: ArtifactState, error: str = "") -> dict[str, Any]:
     """Nobody makes it any more."""
     return {"state": state.value, "error": error, "owner": "", "lease_expires": None}
-
-
-def _claimable(now: datetime) -> ColumnElement[bool]:
-    a = artifacts.c
-    left = or_(a.lease_expires.is_(None), a.lease_expires <= now)
-    orphaned = and_(a.state == ArtifactState.RUNNING.value, left)
-    return or_(a.state == ArtifactState.QUEUED.value, orphaned)
-
-
-def _released(owner: str) -> Update:
-    a = artifacts.c
-    held = and_(a.owner == owner, a.state == ArtifactState.RUNNING.value)
-    return update(artifacts).where(held).values(owner="", lease_expires=None)
 
 
 def _change(key: int, number: int, new: dict[str, Any]) -> Update:
@@ -242,6 +222,12 @@ def _change_claimed(connection: Connection, claim: ArtifactClaim, new: dict[str,
     )
     changed = update(artifacts).where(current).values(new).returning(a.number)
     return connection.execute(changed).first() is not None
+
+
+def _end_claimed(connection: Connection, claim: ArtifactClaim, new: dict[str, Any]) -> None:
+    """Raises Fenced if the claim does not hold."""
+    if not _change_claimed(connection, claim, new):
+        raise Fenced(f"the artifact of trial {claim.trial.number} is left to others")
 
 
 def _add_content(connection: Connection, sha256: str, content: bytes) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, or_, select, update
+from sqlalchemy import Connection, Row, and_, select, update
 
 from ...errors import one_line
 from ...search import Fenced, SearchSpec
@@ -16,6 +16,7 @@ from ..errors import InternalError, NotFound
 from ..records import SEARCH_TRANSITIONS, Claim, SearchState
 from .artifacts import let_go
 from .engine import clock
+from .leased import claimable, released
 from .queries import search_record, search_row
 from .schema import searches
 from .writes import set_state
@@ -25,10 +26,8 @@ def claim(connection: Connection, owner: str, lease_s: float) -> Claim | None:
     """See `Store.claim`."""
     s = searches.c
     now = clock(connection)
-    left = or_(s.lease_expires.is_(None), s.lease_expires <= now)
-    orphaned = and_(s.state == SearchState.RUNNING.value, left)
-    waiting = or_(s.state == SearchState.QUEUED.value, orphaned)
-    oldest = select(searches).where(waiting).order_by(s.priority.desc(), s.key).limit(1)
+    waiting = select(searches).where(claimable(searches, now))
+    oldest = waiting.order_by(s.priority.desc(), s.key).limit(1)
     row = connection.execute(oldest.with_for_update(skip_locked=True)).one_or_none()
     if row is None:
         return None
@@ -60,11 +59,8 @@ def renew(connection: Connection, held: Claim, lease_s: float) -> bool:
 
 def release(connection: Connection, owner: str) -> int:
     """See `Store.release`."""
-    s = searches.c
     let_go(connection, owner)
-    held = and_(s.owner == owner, s.state == SearchState.RUNNING.value)
-    ended = update(searches).where(held).values(owner="", lease_expires=None)
-    return connection.execute(ended).rowcount
+    return connection.execute(released(searches, owner)).rowcount
 
 
 def finish(
