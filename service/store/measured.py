@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Row, and_, select
 from ...search import METRICS, Direction, Metric, SearchSpec
 from ..errors import NotAllowed
 from .kept import Columns, Kept
-from .queries import keys_of
+from .queries import search_row
 from .schema import front, metrics, searches, trials
 
 Bound = tuple[str, float | None, float | None]  # metric, at least, at most
@@ -153,7 +153,7 @@ def _searches(connection: Connection, scope: Scope) -> Sequence[Any]:
     s = searches.c
     statement = select(s.key, s.id, s.task, s.last_sequence).order_by(s.key)
     if scope.search:
-        statement = statement.where(s.key == keys_of(connection, [scope.search])[0])
+        statement = statement.where(s.key == search_row(connection, scope.search).key)
     for column, wanted in ((s.space, scope.space), (s.task, scope.task)):
         if wanted:
             statement = statement.where(column == wanted)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, TypeVar
@@ -138,15 +138,6 @@ def _search(row: Row[Any]) -> SearchRecord:
         created=row.created,
         updated=row.updated,
     )
-
-
-def keys_of(connection: Connection, ids: Collection[str]) -> list[int]:
-    """Raises NotFound for an id that is not there."""
-    statement = select(searches.c.id, searches.c.key).where(searches.c.id.in_(ids))
-    found = {row.id: row.key for row in connection.execute(statement)}
-    if missing := sorted(set(ids) - set(found)):
-        raise NotFound(f"there is no search {missing[0]!r}")
-    return list(found.values())
 
 
 def records_of(connection: Connection, rows: Sequence[Row[Any]]) -> list[TrialRecord]:
