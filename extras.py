@@ -13,15 +13,19 @@ from .errors import FormwrightError
 # what is imported -> the distribution that has it
 GUESTS = {
     "alembic": "alembic",
+    "cryptography": "cryptography",
     "google": "protobuf",
     "grpc": "grpcio",
     "grpc_health": "grpcio-health-checking",
     "grpc_reflection": "grpcio-reflection",
+    "jinja2": "jinja2",
     "matplotlib": "matplotlib",
     "numpy": "numpy",
     "optuna": "optuna",
     "packaging": "packaging",
     "plotext": "plotext",
+    "plotly": "plotly",
+    "prometheus_client": "prometheus-client",
     "psutil": "psutil",
     "psycopg": "psycopg",
     "ray": "ray",
@@ -29,7 +33,9 @@ GUESTS = {
     "shtab": "shtab",
     "sklearn": "scikit-learn",
     "sqlalchemy": "sqlalchemy",
+    "starlette": "starlette",
     "torch": "torch",
+    "uvicorn": "uvicorn",
     "yaml": "pyyaml",
 }
 
