@@ -68,12 +68,12 @@ def draw_front(
     shades: Any = _values(front, more[0]) if more else COLOURS[0]
     dots = axes.scatter(
         _values(front, x), _values(front, y), s=26, c=shades, zorder=4,
-        cmap=SCALE if more else None, norm="log" if more and _wide(shades) else None,
+        cmap=SCALE if more else None, norm="log" if more and is_wide(shades) else None,
         edgecolors="white", linewidths=0.6,
     )  # fmt: skip
     if more:
         bar = axes.figure.colorbar(dots, ax=axes, pad=0.02, aspect=30, shrink=0.9)
-        bar.set_label(_label(more[0]))
+        bar.set_label(label(more[0]))
         bar.outline.set_visible(False)
         _scale(bar.ax, "y", shades)
     # beyond the front, where nothing is
@@ -86,8 +86,8 @@ def draw_front(
         )  # fmt: skip
     _scale(axes, "x", across)
     _scale(axes, "y", up)
-    axes.set_xlabel(_label(x))
-    axes.set_ylabel(_label(y))
+    axes.set_xlabel(label(x))
+    axes.set_ylabel(label(y))
     axes.set_title("Front")
     axes.margins(0.07)
 
@@ -102,7 +102,7 @@ def draw_history(axes: Axes, trials: Sequence[Trial], metric: Metric) -> None:
     axes.step(across, up, where="post", color=COLOURS[0], lw=1.5, zorder=3)
     _scale(axes, "y", _values(trials, metric))
     axes.set_xlabel("trial")
-    axes.set_ylabel(_label(metric))
+    axes.set_ylabel(label(metric))
     axes.set_title("Best so far")
 
 
@@ -124,9 +124,9 @@ def draw_growth(axes: Axes, curves: Mapping[str, Sequence[Step]], over: str) -> 
         across = [0.0, *(float(getattr(step, over)) for step in steps)]
         up = [0.0, *(step.hypervolume for step in steps)]
         reached.append((up[len(up) // 10], max(up)))
-        label = one_line(name, LONGEST_LABEL)
+        shown = one_line(name, LONGEST_LABEL)
         axes.step(
-            across, up, where="post", label=label, color=COLOURS[at % len(COLOURS)],
+            across, up, where="post", label=shown, color=COLOURS[at % len(COLOURS)],
             ls=DASHES[at % len(DASHES)], lw=1.2 if at else 1.7, zorder=4 - min(at, 2),
         )  # fmt: skip
     low, high = min(first for first, _ in reached), max(last for _, last in reached)
@@ -145,7 +145,7 @@ def write_key(figure: SubFigure, named: Sequence[Trial], metrics: Sequence[Metri
         y = 1.0 - (at + 0.5) / (len(named) + 1)
         if not at:
             for x, metric in zip(places, shown, strict=True):
-                said = " ".join(filter(None, (_name(metric), metric.unit)))
+                said = " ".join(filter(None, (name_of(metric), metric.unit)))
                 figure.text(x, y, said, ha="right", color=QUIET, **style)
             continue
         trial = named[at - 1]
@@ -165,7 +165,7 @@ def _scale(axes: Axes, side: str, values: Sequence[float]) -> None:
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     axis = axes.xaxis if side == "x" else axes.yaxis
-    if wide := _wide(values):
+    if wide := is_wide(values):
         axes.set(**{f"{side}scale": "log"})
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     if wide or max(values) >= MANY:
@@ -173,14 +173,17 @@ def _scale(axes: Axes, side: str, values: Sequence[float]) -> None:
         axis.set_minor_formatter(NullFormatter())
 
 
-def _wide(values: Sequence[float]) -> bool:
+def is_wide(values: Sequence[float]) -> bool:
+    """Whether an axis of these is logarithmic."""
     return min(values) > 0 and max(values) > WIDE * min(values)
 
 
-def _name(metric: Metric) -> str:
+def name_of(metric: Metric) -> str:
+    """For people."""
     return brief(metric.name).replace("_", " ")
 
 
-def _label(metric: Metric) -> str:
+def label(metric: Metric) -> str:
+    """Of an axis: the name, the unit, and which way is better."""
     better = "higher" if metric.direction is Direction.MAXIMIZE else "lower"
-    return f"{_name(metric)} ({', '.join(filter(None, (metric.unit, f'{better} is better')))})"
+    return f"{name_of(metric)} ({', '.join(filter(None, (metric.unit, f'{better} is better')))})"

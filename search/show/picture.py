@@ -1,7 +1,8 @@
 """One picture of a search: the front, and how the hypervolume grew, beside other searches.
 
 Drawn with matplotlib's objects alone: no state of the process is touched, and equal results give
-equal files. It must not know how a search is run. Next: `panels.py`, which draws.
+equal files. It must not know how a search is run. Next: `panels.py`, which draws;
+`growths.py`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import SpecError
 from ..front import same_machine
 from ..result import Result, Step
-from ..span import Span
 from ..trial import Trial
+from .growths import Beside, growths
 from .panels import GRID, INK, draw_front, draw_growth, draw_history, of_two, spread, write_key
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ STYLE = {
 def picture(
     result: Result,
     path: str | Path,
-    beside: Mapping[str, Result] | Sequence[Result] = (),
+    beside: Beside = (),
 ) -> Path:
     """Draws the search into a file, `.png` or `.svg`, and returns its path.
 
@@ -74,45 +75,11 @@ def picture(
     path = Path(path)
     if path.suffix not in KINDS:
         raise SpecError(f"wanted a file that ends in {' or '.join(KINDS)}, got {path.name!r}")
-    curves, machine = _growths(result, _named(result, beside))
+    grown = growths(result, beside)
     with style.context(["default", STYLE]):
-        made = _figure(result, result.front(machine=machine), curves, machine)
+        made = _figure(result, result.front(machine=grown.machine), grown.curves, grown.machine)
         made.savefig(path, dpi=DPI, metadata=KINDS[path.suffix])
     return path
-
-
-def _named(
-    result: Result, beside: Mapping[str, Result] | Sequence[Result]
-) -> list[tuple[str, Result]]:
-    """The results with a name each, the search itself first."""
-    made = [(result.spec.sampler, result)]
-    if isinstance(beside, Mapping):
-        return made + list(beside.items())
-    for other in beside:
-        name, taken = other.spec.sampler, {known for known, _ in made}
-        again = (f"{name} {at}" for at in range(2, len(made) + 3))
-        made.append((next(n for n in (name, *again) if n not in taken), other))
-    return made
-
-
-def _growths(
-    result: Result, named: Sequence[tuple[str, Result]]
-) -> tuple[dict[str, list[Step]], str]:
-    """The curve of each, all in one box, and the machine they are of."""
-    if not result.succeeded:
-        raise SpecError("no trial succeeded: there is nothing to draw")
-    machine, metrics = result.machines[0], result.metrics
-    everything: list[Trial] = []
-    for name, other in named:
-        if set(other.spec.objectives) != set(result.spec.objectives):
-            wanted, got = ", ".join(result.spec.objectives), ", ".join(other.spec.objectives)
-            raise SpecError(f"{name}: wanted a search for {wanted}, got one for {got}", "beside")
-        found = same_machine(other.succeeded, metrics, machine)
-        if other.succeeded and not found:
-            raise SpecError(f"{name}: its latencies are not of the machine {machine}", "beside")
-        everything += found
-    span = Span.of(everything, metrics)
-    return {name: other.growth(span, machine) for name, other in named}, machine
 
 
 def _figure(

@@ -1,0 +1,102 @@
+"""`Figure`: one figure as data: what plotly draws, the same in words, and the same as a table.
+
+Colours are names such as "@front", which the page's style sheet knows for light and dark. Texts
+are data too: what plotly would take for markup is escaped. It must not know plotly, a browser, or
+what is drawn. Next: `figures.py`; `html/figures.js`, which draws.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any, TypeVar
+
+from ...errors import one_line
+from .panels import is_wide
+
+T = TypeVar("T")
+LONGEST = 240  # characters of a text in a figure
+AXIS: Mapping[str, Any] = {
+    "gridcolor": "@grid",
+    "linecolor": "@line",
+    "zeroline": False,
+    "automargin": True,
+    "ticks": "outside",
+    "tickcolor": "@line",
+    "ticklen": 4,
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """`name` is unique on a page. `said` tells those who do not see it what it shows; `rows` under
+    `columns` are its numbers, of which `left_out` are too many to be listed."""
+
+    name: str
+    title: str
+    said: str
+    data: Sequence[Mapping[str, Any]]
+    layout: Mapping[str, Any]
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    left_out: int = 0
+
+    def plot(self) -> dict[str, Any]:
+        """What plotly draws, fit for JSON: what is no finite number is null."""
+        return {"data": _plain(list(self.data)), "layout": _plain(dict(self.layout))}
+
+
+def laid_out(across: Mapping[str, Any], up: Mapping[str, Any], hover: str) -> dict[str, Any]:
+    """A layout with these axes; `hover` says what is shown where one points."""
+    return {
+        "xaxis": {**AXIS, **across},
+        "yaxis": {**AXIS, **up},
+        "hovermode": hover,
+        "paper_bgcolor": "@clear",
+        "plot_bgcolor": "@clear",
+        "font": {"color": "@ink", "size": 13},
+        "hoverlabel": {
+            "bgcolor": "@paper",
+            "bordercolor": "@line",
+            "font": {"color": "@ink"},
+            "align": "left",
+        },
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "margin": {"l": 56, "r": 16, "t": 40, "b": 48},
+        "uirevision": "kept",  # a figure that is drawn again stays as it was turned
+    }
+
+
+def kind_of(values: Iterable[float]) -> dict[str, Any]:
+    """Logarithmic where the values are of several sizes."""
+    found = [value for value in values if math.isfinite(value)]
+    if found and is_wide(found):
+        return {"type": "log", "dtick": "D2"}
+    return {}
+
+
+def thinned(things: Sequence[T], most: int) -> list[T]:
+    """At most so many of them, evenly apart."""
+    if len(things) <= most:
+        return list(things)
+    return [things[at * len(things) // most] for at in range(most)]
+
+
+def capital(text: str) -> str:
+    """The text as a heading begins."""
+    return text[:1].upper() + text[1:]
+
+
+def plain_text(text: str) -> str:
+    """For plotly, which reads some tags and entities."""
+    return escape(one_line(text, LONGEST), quote=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,270 @@
+"""The figures of a report and of the live page: Pareto fronts, a history, hypervolumes that grow.
+
+It must not know plotly, or a browser. Next: `figure.py`, what a figure is; `growths.py`;
+`weighed.py`, figures of what was judged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from textwrap import wrap
+from typing import Any
+
+from ...errors import one_line
+from ..front import pareto
+from ..objective import Direction, Metric
+from ..result import Step
+from ..told import Told
+from .figure import Figure, capital, kind_of, laid_out, plain_text, thinned
+from .growths import Shuffled
+from .panels import label, name_of
+from .tables import number, what
+
+MOST = 2000  # trials that are drawn beside the front
+ROWS = 300  # of a table that says the same
+LONGEST, LINE = 240, 56  # characters of an architecture where one points at it, and of a line
+DASHES = ("solid", "dash", "dot", "dashdot")
+SERIES = ("@front", "@second", "@third", "@fourth")
+
+
+def pareto_figures(
+    trials: Sequence[Told], front: Sequence[Told], metrics: Sequence[Metric]
+) -> list[Figure]:
+    """A figure for each pair of `metrics`, of trials that have succeeded on one machine and the
+    `front` among them; of one metric alone its history."""
+    if len(metrics) == 1:
+        return [history_figure(trials, front, metrics[0])]
+    return [pareto_figure(trials, front, (y, x)) for y, x in combinations(metrics, 2)]
+
+
+def pareto_figure(
+    trials: Sequence[Told], front: Sequence[Told], pair: tuple[Metric, Metric]
+) -> Figure:
+    """The second metric across and the first one up. The front, of all objectives, stands out by
+    shape and colour; a line connects those that are best in these two alone."""
+    y, x = pair
+    members = {trial.number for trial in front}
+    others = [t for t in trials if t.number not in members and _has(t, pair)]
+    best = [t for t in front if _has(t, pair)]
+    drawn = thinned(others, MOST)
+    stairs = sorted(pareto(best, pair), key=lambda t: t.values[x.name])
+    known = [*drawn, *best]
+    data = [
+        _dots(drawn, pair, "other trials", "circle", 8, "@others"),
+        _stairs(stairs, pair),
+        _dots(best, pair, "on the front", "diamond", 11, "@front"),
+    ]
+    layout = laid_out(
+        {"title": {"text": capital(label(x))}, **kind_of(t.values[x.name] for t in known)},
+        {"title": {"text": capital(label(y))}, **kind_of(t.values[y.name] for t in known)},
+        "closest",
+    )
+    listed = [*best, *drawn][:ROWS]
+    rows = [(*_cells(t, pair), "front" if t.number in members else "") for t in listed]
+    return Figure(
+        name=f"pareto-{y.name}-{x.name}".replace("_", "-"),
+        title=capital(f"{name_of(y)} and {name_of(x)}"),
+        said=_of_pair(stairs, best, others, drawn, pair),
+        data=data,
+        layout=layout,
+        columns=("trial", *(_head(m) for m in pair), "architecture", "front"),
+        rows=rows,
+        left_out=len(others) + len(best) - len(listed),
+    )
+
+
+def history_figure(trials: Sequence[Told], front: Sequence[Told], metric: Metric) -> Figure:
+    """The values of one metric in the order of the trials, and the best so far."""
+    known = sorted((t for t in trials if _has(t, [metric])), key=lambda t: t.number)
+    members = {trial.number for trial in front}
+    up, best = metric.direction is Direction.MAXIMIZE, list[float]()
+    for trial in known:
+        value = trial.values[metric.name]
+        best.append(value if not best else (max if up else min)(best[-1], value))
+    drawn = thinned([t for t in known if t.number not in members], MOST)
+    dots = [t for t in known if t.number in members]
+    line = {
+        "type": "scatter", "mode": "lines", "name": "best so far", "hoverinfo": "skip",
+        "x": [t.number for t in known], "y": best, "line": {"color": "@front", "shape": "hv"},
+    }  # fmt: skip
+    data = [
+        _dots(drawn, [metric], "other trials", "circle", 8, "@others"),
+        line,
+        _dots(dots, [metric], "the best", "diamond", 11, "@front"),
+    ]
+    values = [t.values[metric.name] for t in known]
+    found = f"; the best is {number(best[-1])}, of trial {dots[0].number}" if dots else ""
+    return Figure(
+        name=f"history-{metric.name}".replace("_", "-"),
+        title=capital(name_of(metric)),
+        said=f"{capital(name_of(metric))} of {len(known)} trials in their order{found}.",
+        data=data,
+        layout=laid_out(
+            {"title": {"text": "Trial"}},
+            {"title": {"text": capital(label(metric))}, **kind_of(values)},
+            "closest",
+        ),
+        columns=("trial", _head(metric), "architecture", "best"),
+        rows=[(*_cells(t, [metric]), "best" if t in dots else "") for t in known[:ROWS]],
+        left_out=max(len(known) - ROWS, 0),
+    )
+
+
+def growth_figure(
+    curves: Mapping[str, Sequence[Step]], chance: Shuffled | None = None, over: str = "evaluations"
+) -> Figure:
+    """The hypervolume of each search over a field of a step; the first one is the search itself.
+    With `chance`, its own trials in a random order are behind it."""
+    data: list[dict[str, Any]] = []
+    if chance and over == "evaluations":
+        data += _band(chance)
+    for at, (name, steps) in enumerate(curves.items()):
+        kept = _corners(steps)
+        line = {"shape": "hv", "color": SERIES[at % 4], "dash": DASHES[at % 4], "width": 2.5}
+        data.append({
+            "type": "scatter", "mode": "lines", "name": plain_text(name), "line": line,
+            "x": [0.0, *(getattr(step, over) for step in kept)],
+            "y": [0.0, *(step.hypervolume for step in kept)],
+            "hovertemplate": "%{y:.4f} after %{x:,.4~g}",
+        })  # fmt: skip
+    across = "Seconds of evaluation" if over == "seconds" else "Evaluations"
+    rows = [
+        (name, str(step.evaluations), number(round(step.seconds, 1)), f"{step.hypervolume:.4f}")
+        for name, steps in curves.items()
+        for step in _corners(steps)
+    ]
+    return Figure(
+        name=f"growth-{over}",
+        title=f"Hypervolume over {'seconds of evaluation' if over == 'seconds' else over}",
+        said=_of_growth(curves, chance),
+        data=data,
+        layout=laid_out(
+            {"title": {"text": across}, "rangemode": "tozero"},
+            {"title": {"text": "Share of the box"}, "rangemode": "tozero"},
+            "x unified",
+        ),
+        columns=("search", "evaluations", "seconds", "hypervolume"),
+        rows=rows[:ROWS],
+        left_out=max(len(rows) - ROWS, 0),
+    )
+
+
+def _band(chance: Shuffled) -> list[dict[str, Any]]:
+    across = list(range(1, len(chance.mean) + 1))
+    edge = {"type": "scatter", "mode": "lines", "x": across, "line": {"width": 0}}
+    quiet = {"hoverinfo": "skip", "legendgroup": "chance"}
+    name = "its own trials in a random order"
+    return [
+        {**edge, **quiet, "y": list(chance.high), "showlegend": False},
+        {
+            **edge, **quiet, "y": list(chance.low), "fill": "tonexty", "fillcolor": "@band",
+            "name": "nine of ten such orders",
+        },
+        {
+            "type": "scatter", "mode": "lines", "x": across, "y": list(chance.mean), "name": name,
+            "line": {"color": "@others", "dash": "dash", "width": 2}, "legendgroup": "chance",
+            "hovertemplate": "%{y:.4f}",
+        },
+    ]  # fmt: skip
+
+
+def _of_growth(curves: Mapping[str, Sequence[Step]], chance: Shuffled | None) -> str:
+    parts = []
+    for name, steps in curves.items():
+        if steps:
+            last = steps[-1]
+            half = next(s.evaluations for s in steps if s.hypervolume >= last.hypervolume / 2)
+            parts.append(
+                f"{one_line(name, 60)} reached {last.hypervolume:.3f} of the box after "
+                f"{last.evaluations} evaluations, and half of that after {half}"
+            )
+    if chance:
+        middle = len(chance.mean) // 2
+        parts.append(
+            f"its own trials in a random order reach {chance.mean[middle]:.3f} after "
+            f"{middle + 1} evaluations in the mean of {chance.orders} orders"
+        )
+    return capital("; ".join(parts) or "nothing has been evaluated") + "."
+
+
+def _of_pair(
+    stairs: Sequence[Told],
+    best: Sequence[Told],
+    others: Sequence[Told],
+    drawn: Sequence[Told],
+    pair: Sequence[Metric],
+) -> str:
+    y, x = pair
+    said = f"{len(best)} trials on the front and {len(others)} others"
+    if len(drawn) < len(others):
+        said += f", of which {len(drawn):,} are drawn"
+    if stairs:
+        ends = [stairs[0], stairs[-1]] if len(stairs) > 1 else [stairs[0]]
+        values = [f"{number(t.values[y.name])} at {_measure(t, x)}" for t in ends]
+        said += f". In these two alone the best go from {name_of(y)} {' to '.join(values)}"
+    return said + "."
+
+
+def _dots(
+    trials: Sequence[Told],
+    metrics: Sequence[Metric],
+    name: str,
+    symbol: str,
+    size: int,
+    colour: str,
+) -> dict[str, Any]:
+    """One metric goes over the numbers of the trials."""
+    y, *rest = metrics
+    across = [t.values[rest[0].name] if rest else t.number for t in trials]
+    edge = {"color": "@paper", "width": 1}
+    return {
+        "type": "scatter", "mode": "markers", "name": f"{name} ({len(trials)})",
+        "x": across, "y": [t.values[y.name] for t in trials],
+        "text": [_pointed(trial) for trial in trials], "hovertemplate": "%{text}<extra></extra>",
+        "marker": {"symbol": symbol, "size": size, "color": colour, "line": edge},
+    }  # fmt: skip
+
+
+def _stairs(trials: Sequence[Told], pair: Sequence[Metric]) -> dict[str, Any]:
+    y, x = pair
+    shape = "hv" if x.direction is Direction.MINIMIZE else "vh"
+    return {
+        "type": "scatter", "mode": "lines", "hoverinfo": "skip", "showlegend": False,
+        "x": [t.values[x.name] for t in trials], "y": [t.values[y.name] for t in trials],
+        "line": {"shape": shape, "color": "@front", "width": 1.5},
+    }  # fmt: skip
+
+
+def _pointed(trial: Told) -> str:
+    """What is said of the trial that one points at."""
+    numbers = [f"{plain_text(m)} {number(value)}" for m, value in sorted(trial.values.items())]
+    lines = wrap(what(trial, LONGEST), LINE) or [""]
+    return "<br>".join([f"<b>trial {trial.number}</b>", *numbers, *map(plain_text, lines)])
+
+
+def _corners(steps: Sequence[Step]) -> list[Step]:
+    """Those after which it is another one, and the last."""
+    kept, before = [], 0.0
+    for step in steps:
+        if step.hypervolume != before or step is steps[-1]:
+            kept.append(step)
+        before = step.hypervolume
+    return kept
+
+
+def _has(trial: Told, metrics: Iterable[Metric]) -> bool:
+    return all(math.isfinite(trial.values.get(metric.name, math.nan)) for metric in metrics)
+
+
+def _cells(trial: Told, metrics: Iterable[Metric]) -> list[str]:
+    return [str(trial.number), *(number(trial.values[m.name]) for m in metrics), what(trial)]
+
+
+def _measure(trial: Told, metric: Metric) -> str:
+    return " ".join(filter(None, (number(trial.values[metric.name]), metric.unit or metric.name)))
+
+
+def _head(metric: Metric) -> str:
+    return " ".join(filter(None, (name_of(metric), metric.unit)))
