@@ -68,6 +68,12 @@ if TYPE_CHECKING:
     from .search_checks import PROXY_NAMES as PROXY_NAMES
     from .search_spec import SearchSpec as SearchSpec
     from .show.board import Board as Board
+    from .show.figure import Figure as Figure
+    from .show.figures import growth_figure as growth_figure
+    from .show.figures import pareto_figures as pareto_figures
+    from .show.growths import growths as growths
+    from .show.html.assets import asset as asset
+    from .show.html.templates import templates as templates
     from .show.live import drawn as drawn
     from .show.picture import picture as picture
     from .show.summary import as_text as as_text
@@ -109,6 +115,12 @@ _LAZY = {
     "picture": ".show.picture",
     "Board": ".show.board",
     "drawn": ".show.live",
+    "Figure": ".show.figure",
+    "pareto_figures": ".show.figures",
+    "growth_figure": ".show.figures",
+    "growths": ".show.growths",
+    "asset": ".show.html.assets",
+    "templates": ".show.html.templates",
     "front_table": ".show.tables",
     "trials_table": ".show.tables",
     "arrow": ".show.tables",

@@ -15,7 +15,8 @@ from .spec import ArchSpec
 
 BOX, GAP, HEADING = 196, 16, 22  # width of a column, space between, height of its heading
 LEAST, MOST = 20, 56  # height of a box
-COLOURS = {"mixer": "#2a78b8", "channel": "#b8742a", "norm": "#8a8f98", "end": "#3c9a5f"}
+# white is read on each of them: 4.5 to 1 or more
+COLOURS = {"mixer": "#2a6fa8", "channel": "#9a5a14", "norm": "#5f6670", "end": "#2a7448"}
 STYLE = """
 svg { font: 11px system-ui, sans-serif; color: #1d2125; background: #ffffff }
 @media (prefers-color-scheme: dark) { svg { color: #e6e8eb; background: #16191d } }
@@ -23,8 +24,9 @@ text { fill: currentColor } .in { fill: #ffffff }
 """
 
 
-def draw(spec: ArchSpec) -> str:
-    """The SVG. Raises SpecError for a spec that cannot be built."""
+def draw(spec: ArchSpec, styled: bool = True) -> str:
+    """The SVG; not `styled` for a page that has a style for it, which otherwise would be that of
+    the whole page. Raises SpecError for a spec that cannot be built."""
     columns = _columns(rows(spec))
     most = max(row.cost.params for column in columns for row in column) or 1
     drawn, tallest = [], 0.0
@@ -38,9 +40,10 @@ def draw(spec: ArchSpec) -> str:
         tallest = max(tallest, y)
     wide, high = GAP + len(columns) * (BOX + GAP), tallest + GAP
     what = escape(f"{pattern(spec) or 'no layers'}: {spec.short()}")
+    style = f"<style>{STYLE}</style>" if styled else ""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {wide} {high:.0f}" '
-        f'width="{wide}" height="{high:.0f}"><title>{what}</title><style>{STYLE}</style>'
+        f'width="{wide}" height="{high:.0f}"><title>{what}</title>{style}'
         f"{''.join(drawn)}</svg>\n"
     )
 

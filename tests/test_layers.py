@@ -26,6 +26,8 @@ ONLY = {
         "search/propose/tpe.py",
         "search/propose/nsga2.py",
     ),
+    "jinja2": ("search/show/html/templates.py",),
+    "plotly": ("search/show/html/assets.py",),
     "matplotlib": ("search/show/picture.py", "search/show/panels.py"),
     "sqlalchemy": ("service/store/",),
     "grpc": (

@@ -1,0 +1,34 @@
+"""Templates with everything escaped, and the words that they share with what a terminal shows.
+
+The one file that knows jinja2. Next: `parts.html`; `../tables.py`, whose words these are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ....extras import needs
+from ..tables import arrow, clock, number, what
+from .assets import HERE
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+def templates(*folders: Path) -> Environment:
+    """Those of the `folders`, and those of this one. A name that is not known is an error, not
+    nothing. Raises MissingExtraError where jinja2 is not installed."""
+    with needs("report", "a page for a browser"):
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        loader=FileSystemLoader([*folders, HERE]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(number=number, clock=clock, arrow=arrow, what=what)
+    made.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
+    return made
