@@ -40,6 +40,8 @@ ONLY = {
         "service/status.py",
         "service/wire/",
     ),
+    "starlette": ("service/web/",),
+    "uvicorn": ("service/web/site.py",),
     "torch._": ("compiler/torch_compat.py", "compiler/torch_inductor.py"),
 }
 
