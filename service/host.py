@@ -18,6 +18,7 @@ from .guard import Guard
 from .rpc.methods import SERVICE
 from .servicer import Servicer
 from .store import Store
+from .watch import Hub
 
 log = logging.getLogger("formwright.service")
 
@@ -46,6 +47,11 @@ class Host:
         self._servicer, self._health = Servicer(store, gate), health.aio.HealthServicer()
         self._store = store
         self._stopping = asyncio.Event()
+
+    @property
+    def hub(self) -> Hub:
+        """The watches, which end when it stops."""
+        return self._servicer.hub
 
     async def start(self) -> None:
         """Answers from here on; the ports were added to `server` before."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 PORT = 50551
+WEB_PORT = 50580
 LEASE_S = 15.0  # a search whose scheduler was silent for this long is taken over
 
 Scalar = str | int | float
@@ -103,6 +104,8 @@ _ROWS = (
             "calls a second of one token, twice as many at once; 0: any number", lowest=0),
     Setting("at_once", "serve.at_once", 200, "FORMWRIGHT_AT_ONCE",
             "calls and watches of one token at the same time; 0: any number", lowest=0),
+    Setting("web", "serve.web", "", "FORMWRIGHT_WEB",
+            "where a page shows searches in a browser, `PORT` or `HOST:PORT`; empty: nowhere"),
     Setting("workers", "serve.workers", 2, "FORMWRIGHT_WORKERS",
             "worker processes of Ray; 0: without Ray", lowest=0),
     Setting("ray", "serve.ray", "", "FORMWRIGHT_RAY",
@@ -142,6 +145,7 @@ class Settings:
     tokens: str = "auto"
     rate: float = 0.0
     at_once: int = 0
+    web: str = ""
 
 
 def with_port(server: str) -> str:

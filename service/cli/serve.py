@@ -13,7 +13,7 @@ from dataclasses import fields, replace
 from rich.console import Console
 
 from ..errors import SetupError
-from ..settings import SETTINGS, Settings
+from ..settings import SETTINGS, WEB_PORT, Settings
 from .common import add_setting, parser, run
 
 
@@ -24,6 +24,7 @@ def serve_parser() -> argparse.ArgumentParser:
         add_setting(made, name)
     for name in ("certificate", "key", "client_ca"):
         add_setting(made, name, metavar="FILE")
+    add_setting(made, "web", metavar="HOST:PORT", alone=str(WEB_PORT))
     add_setting(made, "ray", metavar="ADDRESS")
     made.add_argument("--with-parent", action="store_true", help="end when standard input closes")
     return made
@@ -58,7 +59,10 @@ def _serve(given: argparse.Namespace, console: Console) -> int:
     def ready(address: str) -> None:
         print(f"formwright serves on {address}, database {settings.database}", flush=True)
 
-    asyncio.run(serving(settings, ready))
+    def shows(page: str) -> None:
+        print(f"formwright shows {page}", flush=True)
+
+    asyncio.run(serving(settings, ready, shows))
     return 0
 
 

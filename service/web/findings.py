@@ -17,8 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import unknown
-from ...search import METRICS, ArchSpec, BlockSpec, Figure, Result, StageSpec, Trial, TrialState
-from ...search import growth_figure, pareto_figures
+from ...search import (
+    METRICS,
+    ArchSpec,
+    BlockSpec,
+    Figure,
+    Result,
+    StageSpec,
+    Trial,
+    TrialState,
+    growth_figure,
+    pareto_figures,
+)
 from ..errors import InvalidRequest, NotAllowed
 from ..records import SearchRecord, TrialRecord
 from ..results import result_of
@@ -122,9 +132,7 @@ class Kept:
         return made
 
 
-def _figures(
-    store: Store, record: SearchRecord, front: Front, x: str, y: str
-) -> Sequence[Drawn]:
+def _figures(store: Store, record: SearchRecord, front: Front, x: str, y: str) -> Sequence[Drawn]:
     across, up = METRICS[x], METRICS[y]
     pair = [up] if x == y else [up, across]
     found = store.measured(Scope(record.id, machine=front.machine), pair)
@@ -157,7 +165,7 @@ def _growth(record: SearchRecord, found: Table) -> Figure:
     plain = replace(record.spec, objectives=names)
     steps = Result(plain, tuple(trials)).growth()
     after = [replace(s, evaluations=t.number + 1) for s, t in zip(steps, trials, strict=True)]
-    figure = growth_figure({record.spec.sampler: after})
+    figure = growth_figure({"the front": after})
     title = {"title": {"text": "Trials"}}
     return replace(
         figure,

@@ -15,7 +15,7 @@ from ...search import METRICS, ArchSpec, TrialState
 from .. import names
 from ..access import Caller
 from ..errors import InvalidRequest, NotFound
-from ..records import SearchState
+from ..records import Page, SearchRecord, SearchState, TrialRecord
 from ..store import Store
 from . import asks, findings, told
 
@@ -48,20 +48,19 @@ def searches(asked: Asked) -> Made:
     with its place, over the form that it came from."""
     filter, token = asks.text(asked, "filter"), asks.text(asked, "page")
     order = asks.one_of(asked, "order", asks.ORDERS)
-    wrong, rows, next = None, (), ""
+    wrong, page = None, Page[SearchRecord]()
     try:
         page = asked.store.list_searches(SEARCHES, token, filter, order)
-        rows, next = page.items, page.next
     except InvalidRequest as error:
         wrong = asks.wrong(filter, error)
     values = {
-        "rows": rows,
+        "rows": page.items,
         "filter": filter,
         "order": order,
         "orders": asks.ORDERS,
         "wrong": wrong,
         "first": not token,
-        "next": asks.link("/searches", filter=filter, order=order, page=next) if next else "",
+        "next": page.next and asks.link("/searches", filter=filter, order=order, page=page.next),
         "states": [state.value for state in SearchState],
     }
     return Made("searches.html", values, 400 if wrong else 200)
@@ -97,19 +96,18 @@ def _trials(asked: Asked, id: str) -> dict[str, Any]:
     token = asks.text(asked, "page")
     whole = asks.both(filter, f"error : {asks.quoted(reason)}" if reason else "")
     states = [TrialState(state)] if state else []
-    wrong, rows, next = None, (), ""
+    wrong, page = None, Page[TrialRecord]()
     try:
-        page = asked.store.list_trials(id, TRIALS, token, states, filter=whole, order_by="")
-        rows, next = page.items, page.next
+        page = asked.store.list_trials(id, TRIALS, token, states, filter=whole)
     except InvalidRequest as error:
         wrong = asks.wrong(whole, error)
     here = {"state": state, "reason": reason, "filter": filter}
     kept = {name: asks.text(asked, name) for name in ("x", "y", "machine")}
     return {
-        "rows": rows,
+        "rows": page.items,
         "wrong": wrong,
         "first": not token,
-        "next": asks.link(f"/searches/{id}", **kept, **here, page=next) if next else "",
+        "next": page.next and asks.link(f"/searches/{id}", **kept, **here, page=page.next),
         "states": [state.value for state in TrialState],
         "kept": kept,
         **here,
@@ -187,7 +185,9 @@ def _search_id(asked: Asked) -> str:
 
 def _trial_id(asked: Asked) -> tuple[str, int]:
     try:
-        return names.trial_id(f"{names.search_name(asked.path['id'])}/trials/{asked.path['number']}")
+        return names.trial_id(
+            f"{names.search_name(asked.path['id'])}/trials/{asked.path['number']}"
+        )
     except InvalidRequest as error:
         raise NotFound(str(error)) from None
 

@@ -10,22 +10,29 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.routing import BaseRoute
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ..access import is_loopback
 from ..errors import SetupError
+from ..exposure import exposure
+from ..settings import Settings
+from ..store import Store
+from ..tls import server_context
+from ..watch import Hub
+from .app import make_app
 
-PORT = 50580
 LONGEST_HEAD = 16 << 10  # bytes of a request's line and headers
 CONNECTIONS = 256  # at once; one more is told so
 HEAD_S = 10.0  # in which a connection must have sent a whole head
 IDLE_S = 30  # between two requests of a connection
 DRAIN_S = 3  # in which answers may end once the server stops
 BACKLOG = 128
+LOOK_S = 60.0  # between two looks at the files of the certificate
 
 log = logging.getLogger("formwright.service")
 
@@ -91,16 +98,37 @@ def read_place(given: str, host: str) -> tuple[str, int]:
 
 
 class WebSite:
-    """An application behind a socket that listens. Made in the loop that it runs in: `run()` until
-    `stop()`."""
+    """Made before the store is opened: it holds its port, or says that it cannot. Then `show` what
+    there is, and `run()` until `stop()`, all in one loop. The rules of who may reach it how are
+    those of gRPC, at its own address. Raises SetupError."""
 
-    def __init__(
-        self, app: ASGIApp, listening: socket.socket, certificate: str = "", key: str = ""
-    ) -> None:
-        tls: dict[str, Any] = {}
-        if certificate:
-            tls = {"ssl_certfile": certificate, "ssl_keyfile": key}
-        self._socket = listening
+    def __init__(self, settings: Settings) -> None:
+        host, port = read_place(settings.web, settings.host)
+        self._files = (settings.certificate, settings.key, settings.client_ca)
+        self.needs = exposure(host, *self._files, settings.tokens)
+        self._context = server_context(*self._files) if self.needs.tls else None
+        self._local = is_loopback(host)
+        self._socket = listen(host, port)
+        self._server: _Server | None = None
+
+    @property
+    def address(self) -> str:
+        """As a browser opens it."""
+        host, port = self._socket.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        return f"http{'s' if self.needs.tls else ''}://{shown}:{port}"
+
+    def show(self, store: Store, hub: Hub, more_routes: Sequence[BaseRoute] = ()) -> None:
+        """What `run` serves."""
+        app = make_app(
+            store,
+            store.access if self.needs.tokens else None,
+            hub,
+            self.needs.tls,
+            local=self._local,
+            more_routes=more_routes,
+        )
+        context = self._context
         config = uvicorn.Config(
             app,
             http=_Protocol,
@@ -109,37 +137,53 @@ class WebSite:
             lifespan="on",
             interface="asgi3",
             log_config=None,
-            log_level=logging.CRITICAL,
+            log_level=logging.CRITICAL,  # strangers can have it write at will
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            date_header=True,
             limit_concurrency=CONNECTIONS,
             h11_max_incomplete_event_size=LONGEST_HEAD,
             timeout_keep_alive=IDLE_S,
             timeout_graceful_shutdown=DRAIN_S,
             backlog=BACKLOG,
-            **tls,
+            ssl_context_factory=None if context is None else lambda *_: context,
         )
-        try:
-            config.load()
-        except OSError as error:  # ssl.SSLError is one
-            listening.close()
-            raise SetupError(f"the certificate or key cannot be used: {error}") from error
         self._server = _Server(config)
-        self.secure = bool(certificate)
-
-    @property
-    def address(self) -> str:
-        """As a browser opens it."""
-        host, port = self._socket.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        return f"http{'s' if self.secure else ''}://{shown}:{port}"
 
     async def run(self) -> None:
         """Answers until it is stopped; those that it has begun may end."""
-        await self._server.serve([self._socket])
+        if self._server is None:
+            raise RuntimeError("nothing is shown")
+        renewing = asyncio.ensure_future(self._renew())
+        try:
+            await self._server.serve([self._socket])
+        finally:
+            renewing.cancel()
+            self._socket.close()
 
     def stop(self) -> None:
-        """Streams must have been ended before, or they are cut off."""
-        self._server.should_exit = True
+        """Streams have been ended, or are about to be; in the end they are cut off."""
+        if self._server is not None:
+            self._server.should_exit = True
+
+    async def _renew(self) -> None:
+        """A certificate that is renewed needs no restart; one that cannot be used changes
+        nothing."""
+        seen = self._stamp()
+        while self._context is not None:
+            await asyncio.sleep(LOOK_S)
+            stamp = self._stamp()
+            if stamp == seen:
+                continue
+            seen = stamp
+            try:
+                server_context(*self._files)
+                self._context.load_cert_chain(*self._files[:2], password=lambda: "")
+            except (SetupError, OSError) as error:
+                log.warning("the page's certificate is not renewed: %s", error)
+
+    def _stamp(self) -> list[int]:
+        try:
+            return [Path(path).stat().st_mtime_ns for path in self._files if path]
+        except OSError:  # one is being replaced
+            return []

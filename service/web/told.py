@@ -103,11 +103,17 @@ def report_of(trial: TrialRecord) -> Report | None:
     if not isinstance(found, Mapping) or not isinstance(found.get("passes"), list):
         return None
     variants = found.get("variants")
-    rows = [row for row in variants if isinstance(row, Mapping)] if isinstance(variants, list) else []
+    rows = (
+        [row for row in variants if isinstance(row, Mapping)] if isinstance(variants, list) else []
+    )
     return Report(
         str(found.get("graphs", "")),
         str(found.get("graph_hash", "")),
-        [f"graph {row.get('graph')}, {row.get('name')}: {row.get('state')}" for row in rows],
+        [
+            f"graph {row.get('graph')}, {row.get('name')}: {row.get('state')}"
+            for row in rows
+            if isinstance(row, Mapping)
+        ],
         [_pass(row) for row in found["passes"] if isinstance(row, Mapping)],
     )
 

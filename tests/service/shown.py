@@ -1,4 +1,4 @@
-"""What the tests of the page look at: searches with trials that could have been, without training."""
+"""What the tests of the page look at: searches with trials that could have been, untrained."""
 
 import random
 from functools import cache
@@ -18,8 +18,12 @@ def report():
     """As the compiler writes it."""
     names = ("where", "op", "source", "code", "reason")
     declined = [dict(zip(names, row, strict=True)) for row in DECLINED]
-    rows = [("capture", 1, 1, []), ("fused_attention", 4, 3, declined[:1]),
-            ("norm_equivalence", 9, 7, [declined[1]] * 2), ("padding_removal", 0, 0, [])]  # fmt: skip
+    rows = [
+        ("capture", 1, 1, []),
+        ("fused_attention", 4, 3, declined[:1]),
+        ("norm_equivalence", 9, 7, [declined[1]] * 2),
+        ("padding_removal", 0, 0, []),
+    ]
     passes = [
         {"name": name, "sites": sites, "rewritten": done, "declined": left, "ms": 1.25 * sites}
         for name, sites, done, left in rows
