@@ -11,6 +11,7 @@ import contextlib
 import json
 import sys
 from collections import OrderedDict
+from functools import partial
 
 from ...search import ArchSpec
 from ..errors import Failed
@@ -25,7 +26,7 @@ class Drawings:
     """One drawing at a time. `close()` ends the process. Used in one event loop."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, str] = OrderedDict()
+        self._kept: OrderedDict[str, asyncio.Future[str]] = OrderedDict()
         self._lock = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
         self._idle: asyncio.TimerHandle | None = None
@@ -33,26 +34,30 @@ class Drawings:
     async def of(self, spec: ArchSpec) -> str:
         """The SVG. Raises Failed if it cannot be drawn."""
         key = spec.fingerprint()
-        async with self._lock:
-            if key not in self._kept:
-                self._kept[key] = await self._drawn(spec)
-            self._kept.move_to_end(key)
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-            return self._kept[key]
+        drawing = self._kept.get(key)
+        if drawing is None:
+            drawing = self._kept[key] = asyncio.ensure_future(self._drawn(spec))
+            drawing.add_done_callback(partial(self._done, key))
+        self._kept.move_to_end(key)
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return await asyncio.shield(drawing)  # who has asked may go: it is there for the next one
+
+    def _done(self, key: str, drawing: asyncio.Future[str]) -> None:
+        """What has failed may go well another time."""
+        if drawing.cancelled() or drawing.exception() is not None:
+            self._kept.pop(key, None)
 
     async def _drawn(self, spec: ArchSpec) -> str:
-        if self._idle is not None:
-            self._idle.cancel()
-        try:
-            answer = await asyncio.wait_for(self._ask(spec.to_json()), PATIENCE_S)
-        except (TimeoutError, OSError, ValueError) as error:
-            self._end()
-            raise Failed(f"the drawing did not come: {error or 'it took too long'}") from error
-        except BaseException:  # who has asked is gone: what comes is no answer to the next one
-            self._end()
-            raise
-        self._idle = asyncio.get_running_loop().call_later(IDLE_S, self._end)
+        async with self._lock:
+            if self._idle is not None:
+                self._idle.cancel()
+            try:
+                answer = await asyncio.wait_for(self._ask(spec.to_json()), PATIENCE_S)
+            except (TimeoutError, OSError, ValueError) as error:
+                self._end()
+                raise Failed(f"the drawing did not come: {error or 'too late'}") from error
+            self._idle = asyncio.get_running_loop().call_later(IDLE_S, self._end)
         if "svg" not in answer:
             raise Failed(str(answer.get("error", "it cannot be drawn")))
         return str(answer["svg"])
@@ -84,6 +89,8 @@ class Drawings:
                 process.kill()  # it holds nothing
 
     async def close(self) -> None:
+        for drawing in self._kept.values():
+            drawing.cancel()
         process = self._process
         self._end()
         if process is not None:

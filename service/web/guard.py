@@ -17,6 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..access import is_loopback
 
 LONGEST_BODY = 4096  # bytes; a form with a token has a hundred
+LONGEST_HEAD = 16 << 10  # bytes of a request's line and headers
+CLOSE = {"connection": "close"}
 YEAR_S = 365 * 24 * 3600
 
 POLICY = "; ".join(
@@ -67,6 +69,10 @@ class Guard:
         await (refused or self._app)(scope, receive, sent)
 
     def _refused(self, request: Request) -> PlainTextResponse | None:
+        line = len(request.scope["raw_path"]) + len(request.scope["query_string"])
+        sizes = (len(name) + len(value) for name, value in request.scope["headers"])
+        if line + sum(sizes) > LONGEST_HEAD:
+            return PlainTextResponse("too many headers, or too long\n", 431, CLOSE)
         hosts = request.headers.getlist("host")
         if len(hosts) != 1 or not host_of(hosts[0]):
             return PlainTextResponse("one Host header, please\n", 400)
@@ -76,8 +82,7 @@ class Guard:
         length = request.headers.get("content-length", "0")
         chunked = "transfer-encoding" in request.headers
         if chunked or not re.fullmatch("[0-9]{1,9}", length) or int(length) > LONGEST_BODY:
-            close = {"connection": "close"}
-            return PlainTextResponse(f"longer than {LONGEST_BODY} bytes\n", 413, close)
+            return PlainTextResponse(f"longer than {LONGEST_BODY} bytes\n", 413, CLOSE)
         return None
 
 

@@ -25,8 +25,8 @@ from ..store import Store
 from ..tls import server_context
 from ..watch import Hub
 from .app import make_app
+from .guard import LONGEST_HEAD
 
-LONGEST_HEAD = 16 << 10  # bytes of a request's line and headers
 CONNECTIONS = 256  # at once; one more is told so
 HEAD_S = 10.0  # in which a connection must have sent a whole head
 IDLE_S = 30  # between two requests of a connection
