@@ -4,8 +4,8 @@ import asyncio
 import threading
 
 from formwright.search import SearchSpec
-from formwright.service.rpc.methods import Method
 from formwright.service.gate import Gate
+from formwright.service.rpc.methods import Method
 from formwright.service.servicer import Servicer
 from formwright.service.wire import search_pb2 as pb
 
