@@ -109,25 +109,22 @@ class Findings:
         )
 
     @property
-    def columns(self) -> list[str]:
-        """The metrics of the front, those that the search looks for first."""
+    def more(self) -> list[str]:
+        """Metrics that the front has beside those that the search looks for."""
         known = {name for trial in self.front for name in trial.values}
-        objectives = self.result.spec.objectives
-        return [*objectives, *(n for n in METRICS if n in known and n not in objectives)]
+        return [n for n in METRICS if n in known and n not in self.result.spec.objectives]
 
     @property
     def orders(self) -> list[tuple[str, Sequence[Trial]]]:
-        """The front, the best of each metric first, and by number: (name, trials)."""
+        """The front, the best of each objective first, and by number: (name, trials)."""
         listed = self.front[:LISTED]
 
         def by(name: str) -> list[Trial]:
             up = METRICS[name].direction == "maximize"
-            known = [trial for trial in listed if name in trial.values]
-            known.sort(key=lambda trial: trial.values[name], reverse=up)
-            return known + [trial for trial in listed if name not in trial.values]
+            return sorted(listed, key=lambda trial: trial.values[name], reverse=up)
 
         numbers = sorted(listed, key=lambda trial: trial.number)
-        return [*((name, by(name)) for name in self.columns), ("trial", numbers)]
+        return [*((name, by(name)) for name in self.result.spec.objectives), ("trial", numbers)]
 
 
 def _growth(grown: Growths, chance: Shuffled | None) -> Iterator[Figure]:
@@ -175,7 +172,7 @@ def _machines(result: Result) -> Iterator[list[tuple[str, str]]]:
 def _compiled(trial: Told) -> tuple[str, str, str]:
     """Its number, what our compiler rewrote in it, and what it left as it was, why."""
     passes = passes_of(trial)
-    done = [f"{p.name} {p.rewritten}" for p in passes if p.rewritten]
+    done = [f"{p.name} {p.rewritten}" for p in passes if p.rewritten and p.name != "capture"]
     left = Counter(f"{p.name}: {code}" for p in passes for code in p.declined)
     kept = [f"{said} x {count}" for said, count in left.items()]
     words = (one_line("; ".join(found), 600) or "nothing" for found in (done, kept))

@@ -85,7 +85,7 @@ def save_report(
 
 def _tiles(found: Findings, state: str) -> Iterator[tuple[str, str, str]]:
     """What one sees first: name, number, what more is to be said."""
-    result, objectives = found.result, found.result.spec.objectives
+    result = found.result
     ended = sum(trial.state.final for trial in result.trials)
     if state:
         yield "search", state, ""
@@ -93,7 +93,7 @@ def _tiles(found: Findings, state: str) -> Iterator[tuple[str, str, str]]:
     if not found.front:
         return
     yield "on the front", str(len(found.front)), f"of {len(result.succeeded)} that succeeded"
-    for metric, trials in found.orders[: min(len(objectives), 3)]:
+    for metric, trials in found.orders[:-1][:3]:
         best = trials[0]
         unit = METRICS[metric].unit
         shown = " ".join(filter(None, (number(best.values[metric]), unit)))
