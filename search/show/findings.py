@@ -193,10 +193,8 @@ def _asked(spec: SearchSpec) -> Iterator[tuple[str, str]]:
     yield "proposed by", f"{spec.sampler}, seed {spec.seed}"
     yield "budget", ", ".join(_budget(spec))
     yield "training", ", ".join(_training(spec))
-    yield (
-        "measured",
-        f"compiled for {spec.target}, {spec.threads} threads, latency of {spec.latency}",
-    )
+    threads = "1 thread" if spec.threads == 1 else f"{spec.threads} threads"
+    yield "compiled for", f"{spec.target}, {threads}"
     for name in ("constraints", "knobs", "proxies"):
         if given := getattr(spec, name):
             yield name, ", ".join(given)

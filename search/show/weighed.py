@@ -35,17 +35,18 @@ def importance_figure(found: Importance) -> Figure:
         "hovertemplate": "%{text}<extra></extra>",
     }  # fmt: skip
     of = f"the logarithm of {name}" if found.logarithm else name
-    most = " and ".join(f"{w.knob} ({w.mean:.2f})" for w in shown[:2]) or "no knob"
+    most = ", then ".join(f"{w.knob} ({w.mean:.2f})" for w in shown[:2]) or "no knob"
     return Figure(
         name=f"importance-{found.metric}".replace("_", "-"),
         title=f"{capital(name)}: R² {found.r2 or 0:.2f}",
-        said=f"For {of}, {most} matters most; the forest predicts {max(found.r2 or 0, 0):.0%} of "
-        f"the variance of trials that it has not seen, of {found.n}.",
+        said=f"For {of}, what matters most is {most}; the forest predicts "
+        f"{max(found.r2 or 0, 0):.0%} of the variance of trials that it has not seen, of {found.n}.",
         data=[bars],
         layout=laid_out(
             {"title": {"text": "R² lost without the knob"}, "rangemode": "tozero"},
             {"autorange": "reversed", "type": "category"},
             "closest",
+            legend=False,
         ),
         columns=("knob", "R² lost", "least", "most"),
         rows=[(w.knob, f"{w.mean:.3f}", f"{w.low:.3f}", f"{w.high:.3f}") for w in found.weights],
@@ -77,7 +78,7 @@ def fidelity_figure(rows: Sequence[ProxyRow]) -> Figure | None:
         said += f"; the highest is that of {best.proxy}: {best.all}"
     return Figure(
         name="fidelity",
-        title="Ranking fidelity",
+        title="Kendall's tau with the final quality",
         said=f"{said}.",
         data=data,
         layout=laid_out(
