@@ -73,6 +73,8 @@ if TYPE_CHECKING:
     from .show.figures import pareto_figures as pareto_figures
     from .show.growths import growths as growths
     from .show.html.assets import asset as asset
+    from .show.html.report import report_page as report_page
+    from .show.html.report import save_report as save_report
     from .show.html.templates import templates as templates
     from .show.live import drawn as drawn
     from .show.picture import picture as picture
@@ -120,6 +122,8 @@ _LAZY = {
     "growth_figure": ".show.figures",
     "growths": ".show.growths",
     "asset": ".show.html.assets",
+    "report_page": ".show.html.report",
+    "save_report": ".show.html.report",
     "templates": ".show.html.templates",
     "front_table": ".show.tables",
     "trials_table": ".show.tables",

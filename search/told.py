@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .spec import ArchSpec
@@ -79,6 +80,42 @@ def is_free(trial: Told) -> bool:
 def proxies_of(trial: Told) -> dict[str, float]:
     """Name -> score without training."""
     return _numbers(trial.details.get("proxies"))
+
+
+def machine_told(trial: Told) -> dict[str, str]:
+    """What its machine is, and what is installed there: name -> text."""
+    machine = trial.details.get("machine")
+    if not isinstance(machine, Mapping):
+        return {}
+    return {str(name): str(value) for name, value in machine.items() if value not in (None, "")}
+
+
+@dataclass(frozen=True)
+class PassTold:
+    """What a pass of our compiler did: how many sites it saw and rewrote, and the code of the
+    reason why each of the others was left."""
+
+    name: str
+    sites: int
+    rewritten: int
+    declined: tuple[str, ...]
+
+
+def passes_of(trial: Told) -> list[PassTold]:
+    """What the compiler's report says, of the passes that saw something; empty without one."""
+    report = trial.details.get("report")
+    rows = report.get("passes") if isinstance(report, Mapping) else None
+    made = []
+    for row in rows if isinstance(rows, list | tuple) else ():
+        if isinstance(row, Mapping) and _finite(row.get("sites")) and row["sites"] > 0:
+            left = row.get("declined")
+            left = left if isinstance(left, list | tuple) else ()
+            codes = (str(one.get("code", "")) for one in left if isinstance(one, Mapping))
+            rewritten = int(row["rewritten"]) if _finite(row.get("rewritten")) else 0
+            made.append(
+                PassTold(str(row.get("name", "")), int(row["sites"]), rewritten, tuple(codes))
+            )
+    return made
 
 
 def _numbers(given: object) -> dict[str, float]:

@@ -144,6 +144,9 @@ def test_every_module_says_what_it_is(path):
     [
         ("service.client", {"torch", "ray", "optuna", "sqlalchemy"}),
         ("service.server", {"torch", "ray", "optuna"}),  # it is up again in a second
+        # what a server draws a page with
+        ("search.show.figures", {"torch", "numpy", "plotly"}),
+        ("search.show.html.templates", {"torch", "numpy", "plotly", "jinja2"}),
     ],
 )
 def test_what_is_loaded_with_a_module(module, without):

@@ -26,6 +26,7 @@ AXIS: Mapping[str, Any] = {
     "ticks": "outside",
     "tickcolor": "@line",
     "ticklen": 4,
+    "tickfont": {"size": 12},
 }
 
 
@@ -48,11 +49,13 @@ class Figure:
         return {"data": _plain(list(self.data)), "layout": _plain(dict(self.layout))}
 
 
-def laid_out(across: Mapping[str, Any], up: Mapping[str, Any], hover: str) -> dict[str, Any]:
+def laid_out(
+    across: Mapping[str, Any], up: Mapping[str, Any], hover: str, legend: bool = True
+) -> dict[str, Any]:
     """A layout with these axes; `hover` says what is shown where one points."""
     return {
-        "xaxis": {**AXIS, **across},
-        "yaxis": {**AXIS, **up},
+        "xaxis": _axis(across),
+        "yaxis": _axis(up),
         "hovermode": hover,
         "paper_bgcolor": "@clear",
         "plot_bgcolor": "@clear",
@@ -64,9 +67,15 @@ def laid_out(across: Mapping[str, Any], up: Mapping[str, Any], hover: str) -> di
             "align": "left",
         },
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        "margin": {"l": 56, "r": 16, "t": 40, "b": 48},
+        "showlegend": legend,
+        "margin": {"l": 56, "r": 16, "t": 40 if legend else 8, "b": 48},
         "uirevision": "kept",  # a figure that is drawn again stays as it was turned
     }
+
+
+def _axis(given: Mapping[str, Any]) -> dict[str, Any]:
+    titled = {"title": {"font": {"size": 13}, "standoff": 8, **given.get("title", {})}}
+    return {**AXIS, **given, **titled}
 
 
 def kind_of(values: Iterable[float]) -> dict[str, Any]:

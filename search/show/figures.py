@@ -142,13 +142,21 @@ def growth_figure(
         data=data,
         layout=laid_out(
             {"title": {"text": across}, "rangemode": "tozero"},
-            {"title": {"text": "Share of the box"}, "rangemode": "tozero"},
+            {"title": {"text": "Share of the box"}, "range": _room(data)},
             "x unified",
         ),
         columns=("search", "evaluations", "seconds", "hypervolume"),
         rows=rows[:ROWS],
         left_out=max(len(rows) - ROWS, 0),
     )
+
+
+def _room(curves: Sequence[Mapping[str, Any]]) -> list[float]:
+    """From what all have after a tenth of their steps: what comes before is steep."""
+    low = min((curve["y"][len(curve["y"]) // 10] for curve in curves), default=0.0)
+    high = max((max(curve["y"]) for curve in curves), default=1.0)
+    room = 0.08 * (high - low) or 0.1
+    return [max(low - room, 0.0), high + room]
 
 
 def _band(chance: Shuffled) -> list[dict[str, Any]]:
@@ -177,16 +185,16 @@ def _of_growth(curves: Mapping[str, Sequence[Step]], chance: Shuffled | None) ->
             last = steps[-1]
             half = next(s.evaluations for s in steps if s.hypervolume >= last.hypervolume / 2)
             parts.append(
-                f"{one_line(name, 60)} reached {last.hypervolume:.3f} of the box after "
-                f"{last.evaluations} evaluations, and half of that after {half}"
+                f"{one_line(name, 60)} has {last.hypervolume:.3f} of the box after "
+                f"{last.evaluations} evaluations, half of it after {half}"
             )
     if chance:
         middle = len(chance.mean) // 2
         parts.append(
-            f"its own trials in a random order reach {chance.mean[middle]:.3f} after "
-            f"{middle + 1} evaluations in the mean of {chance.orders} orders"
+            f"in the mean of {chance.orders} random orders its own trials have "
+            f"{chance.mean[middle]:.3f} after {middle + 1}"
         )
-    return capital("; ".join(parts) or "nothing has been evaluated") + "."
+    return ("; ".join(parts) or "Nothing has been evaluated") + "."
 
 
 def _of_pair(
@@ -200,10 +208,11 @@ def _of_pair(
     said = f"{len(best)} trials on the front and {len(others)} others"
     if len(drawn) < len(others):
         said += f", of which {len(drawn):,} are drawn"
-    if stairs:
-        ends = [stairs[0], stairs[-1]] if len(stairs) > 1 else [stairs[0]]
-        values = [f"{number(t.values[y.name])} at {_measure(t, x)}" for t in ends]
-        said += f". In these two alone the best go from {name_of(y)} {' to '.join(values)}"
+    values = [f"{number(t.values[y.name])} at {_measure(t, x)}" for t in stairs]
+    if len(stairs) > 1:
+        said += f". In these two alone the best go from {name_of(y)} {values[0]} to {values[-1]}"
+    elif stairs:
+        said += f". In these two alone trial {stairs[0].number} is best: {name_of(y)} {values[0]}"
     return said + "."
 
 

@@ -67,6 +67,11 @@ def _facts(result: Result, front: Sequence[Trial]) -> Iterator[tuple[str, str]]:
             f"{len(result.machines)}, whose latencies do not compare; the front is of "
             "the one with the most results",
         )
+    yield from course(result, front)
+
+
+def course(result: Result, front: Sequence[Trial]) -> Iterator[tuple[str, str]]:
+    """What it took, and what to think of how it was done: names and what is said."""
     if stages := _seconds(result.trials):
         parts = ", ".join(f"{one_line(stage, 40)} {clock(s)}" for stage, s in stages.items())
         yield "evaluation", f"{clock(sum(stages.values()))}: {parts}"

@@ -40,7 +40,11 @@ def fetch(arguments: list[str]) -> int:
 def report_parser() -> argparse.ArgumentParser:
     what = "What a search has found: the front, what became of the others, what to think of it."
     made = parser("report", what, of_search=True)
-    made.add_argument("--picture", metavar="FILE", help="draw it too, as .png, .svg or .pdf")
+    page = "a page of all of it for a browser, in one file (`-o report.html`)"
+    made.add_argument("-o", "--html", metavar="FILE", help=page)
+    made.add_argument("--picture", metavar="FILE", help="draw it too, as .png or .svg")
+    beside = "another search to compare it with on the page and in the picture; again for more"
+    made.add_argument("--beside", metavar="SEARCH", action="append", default=[], help=beside)
     made.add_argument("--save", metavar="FILE", help="all of it, for `formwright keep`")
     return made
 
@@ -85,15 +89,20 @@ def _line(record: ArtifactRecord) -> str:
 
 
 def _report(given: argparse.Namespace, console: Console) -> int:
-    from ...search import as_text, picture  # which a parser does not need
+    from ...search import as_text, picture, save_report  # which a parser does not need
     from ..results import result_of
 
     with connect(given) as client:
         search = search_of(client, given.search)
         result = result_of(search, client.trials(search.id))
+        others = [search_of(client, other) for other in given.beside]
+        beside = [result_of(other, client.trials(other.id)) for other in others]
     made = []  # before anything is said: it may be that it cannot be written
+    if given.html:
+        said = {"title": search.display_name, "state": search.state.lower(), "name": search.id}
+        made.append(f"written: {save_report(result, given.html, beside, **said)}")
     if given.picture:
-        made.append(f"drawn: {picture(result, given.picture)}")
+        made.append(f"drawn: {picture(result, given.picture, beside)}")
     if given.save:
         made.append(f"saved: {result.save(Path(given.save))}")
     shown = f" ({search.display_name})" if search.display_name else ""

@@ -29,6 +29,15 @@ def templates(*folders: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(number=number, clock=clock, arrow=arrow, what=what)
+    made.filters.update(number=_number, clock=clock, arrow=arrow, what=what)
     made.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
     return made
+
+
+def _number(value: float) -> str:
+    """As everywhere, but with room for digits: no powers of ten below a million.
+
+    >>> _number(20000.0), _number(21051.4), _number(0.98765)
+    ('20,000', '21,051', '0.9877')
+    """
+    return number(float(round(value)) if 1e3 <= abs(value) < 1e6 else value)
