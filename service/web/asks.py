@@ -29,6 +29,7 @@ ORDERS = {
     "state": "state",
 }
 _AT = re.compile(r"at character (\d+): ")
+_PART = re.compile(r".(?:(?!\s+(?:AND|OR)\s|[()]).)*")  # one comparison, or what is left of it
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ def wrong(filter: str, error: InvalidRequest) -> Wrong:
     said = str(error)
     found = _AT.match(said)
     at = min(int(found[1]) - 1, len(filter)) if found else len(filter)
-    word = re.match(r"[^\s()]+|.", filter[at:]) if found else None
-    end = at + (word.end() if word else 0)
+    part = _PART.match(filter, at) if found else None
+    end = part.end() if part else at
     return Wrong(said, filter[:at], filter[at:end], filter[end:])
 
 

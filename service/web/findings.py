@@ -165,12 +165,14 @@ def _growth(record: SearchRecord, found: Table) -> Figure:
     plain = replace(record.spec, objectives=names)
     steps = Result(plain, tuple(trials)).growth()
     after = [replace(s, evaluations=t.number + 1) for s, t in zip(steps, trials, strict=True)]
-    figure = growth_figure({"the front": after})
-    title = {"title": {"text": "Trials"}}
+    figure = growth_figure({"The front": after})
+    across = figure.layout["xaxis"]
+    named = {**across, "title": {**across["title"], "text": "Trials"}}
     return replace(
         figure,
         title="Hypervolume over trials",
-        layout={**figure.layout, "xaxis": {**figure.layout["xaxis"], **title}},
+        said=figure.said.replace("evaluations", "trials"),
+        layout={**figure.layout, "xaxis": named, "showlegend": False},
     )
 
 

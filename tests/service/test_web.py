@@ -88,8 +88,8 @@ def test_lists_are_filtered_and_turned_over(kept):
 @pytest.mark.parametrize(
     ("filter", "said", "marked"),
     [
-        ("state %3D RUNING", "at character 1: state is", "state"),
-        ("space %3D a AND nosuch %3D 1", "unknown field", "nosuch"),
+        ("state %3D RUNING", "at character 1: state is", "state = RUNING"),
+        ("space %3D a AND nosuch %3D 1", "unknown field", "nosuch = 1"),
         ("state %3D RUNNING )", "expected AND, OR or the end", ")"),
         ("(", "expected a field", " "),
     ],

@@ -15,7 +15,7 @@ let source = null, wait = FIRST_MS, watchdog = 0, again = 0;
 let busy = false, wanted = false, ended = false;
 
 function show(state, words) {
-  if (!line || line.dataset.state === state) return;
+  if (!line || line.textContent === words) return;
   line.dataset.state = state;
   line.textContent = words;
 }
