@@ -9,24 +9,22 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...search import METRICS, templates
 from .asks import link
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
     """The whole page. Blocks."""
-    return _templates().get_template(template).render(values)
+    text: str = _templates().get_template(template).render(values)
+    return text
 
 
 @cache
-def _templates() -> Environment:
+def _templates() -> Any:  # of a guest that the search has
     made = templates(TEMPLATES)
     made.filters.update(moment=moment, ago=ago, stamp=datetime.isoformat)
     made.globals.update(METRICS=METRICS, link=link)
