@@ -22,7 +22,6 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import (
-    JSONResponse,
     PlainTextResponse,
     RedirectResponse,
     Response,
@@ -131,16 +130,13 @@ def make_app(
     def page(path: str, made: Page) -> Route:
         return Route(path, partial(_page, site, made), methods=["GET"])
 
-    def data(path: str, made: Callable[[pages.Asked], Any]) -> Route:
-        return Route(path, partial(_data, site, made), methods=["GET"])
-
     routes: list[BaseRoute] = [
         Route("/", partial(_home, site), methods=["GET"]),
         page("/searches", pages.searches),
         page("/searches/{id}", pages.search),
         page("/searches/{id}/trials/{number}", pages.trial),
         page("/architectures/{fingerprint}", pages.architecture),
-        data("/searches/{id}/figures/{figure}", pages.figure),
+        Route("/searches/{id}/figures/{figure}", partial(_figure, site), methods=["GET"]),
         Route("/searches/{id}/live", partial(_live, site), methods=["GET"]),
         Route("/architectures/{fingerprint}/drawing", partial(_drawing, site), methods=["GET"]),
         Route("/login", partial(_show_login, site), methods=["GET"]),
@@ -177,11 +173,16 @@ async def _page(site: Site, made: Page, request: Request) -> Response:
         return await _error(site, error)
 
 
-async def _data(site: Site, made: Callable[[pages.Asked], Any], request: Request) -> Response:
+async def _figure(site: Site, request: Request) -> Response:
     try:
-        return await site.asked(request, lambda asked: JSONResponse(made(asked)))
+        found, fresh = await site.asked(request, pages.figure)
     except Exception as error:
         return _short(error)
+    headers = {"x-fresh": "yes" if fresh else "no", "vary": "accept-encoding"}
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        packed = headers | {"content-encoding": "gzip"}
+        return Response(found.packed, 200, packed, "application/json")
+    return Response(found.content, 200, headers, "application/json")
 
 
 async def _drawing(site: Site, request: Request) -> Response:

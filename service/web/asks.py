@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from ...errors import unknown
-from ...search import METRICS
+from ...search import METRICS, Direction
 from ..errors import InvalidRequest
 from ..filters import LONGEST
 
@@ -67,6 +67,17 @@ def axes(asked: Asked, objectives: Sequence[str]) -> tuple[str, str]:
         if metric not in METRICS:
             raise InvalidRequest(unknown("metric", metric[:50], METRICS), name)
     return found[0], found[1]
+
+
+def orders_of(objectives: Sequence[str]) -> dict[str, str]:
+    """What the trials of a search may be sorted by."""
+    best = {
+        f"metrics.{name}{' desc' if METRICS[name].direction is Direction.MAXIMIZE else ''}": (
+            f"best {name}"
+        )
+        for name in objectives
+    }
+    return {"": "number", "number desc": "newest first", **best}
 
 
 def wrong(filter: str, error: InvalidRequest) -> Wrong:

@@ -7,11 +7,14 @@ Next: `../store/measured.py`; `../../search/show/figures.py`, which makes the fi
 
 from __future__ import annotations
 
+import gzip
+import json
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,19 +32,21 @@ from ...search import (
     growth_figure,
     pareto_figures,
 )
-from ..errors import InvalidRequest, NotAllowed
+from ..errors import InvalidRequest, NotAllowed, NotFound
 from ..records import SearchRecord, TrialRecord
 from ..results import result_of
 from ..store import Store
 from ..store.measured import Scope, Table, undominated
 
 SHOWN = 200  # of a front
-DRAWN = 2000  # trials of a figure
+DRAWN = 1000  # trials of a figure
 LOOKED_AT = 1000  # trials that failed, the latest
 PAGE = 200
 REASONS = 12
 BLOCK = 1000
-KEPT = 64
+KEPT = 64  # figures and lists of failures
+PATIENCE = 10.0  # times as long as it takes, before it is made anew
+T = TypeVar("T")
 NOTHING = ArchSpec(BlockSpec("none"), (StageSpec(1, ()),), BlockSpec("none"), BlockSpec("none"))
 
 
@@ -58,12 +63,20 @@ class Front:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A figure, and which of the page's it is; `left_out` trials are not drawn."""
+class Sent:
+    """A figure as JSON, and the same compressed."""
 
-    kind: str
-    figure: Figure
-    left_out: int = 0
+    content: bytes
+    packed: bytes
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Of a search as of event `sequence`; good enough `until` then."""
+
+    made: Any
+    sequence: int
+    until: float
 
 
 @dataclass(frozen=True)
@@ -99,53 +112,83 @@ def front_of(store: Store, record: SearchRecord, machine: str = "") -> Front:
 
 
 class Kept:
-    """What was made of searches as they were at some event. Thread safe."""
+    """What was made of searches, as they were at some event. Of one that goes on it is made anew
+    only after a multiple of the time that it takes: what comes back is `(made, fresh)`, and whoever
+    got one that is not fresh should ask again. Thread safe."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._made: OrderedDict[Hashable, Any] = OrderedDict()
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lock, self._clock = threading.Lock(), clock
+        self._made: OrderedDict[Hashable, _Made] = OrderedDict()
 
-    def figures(
-        self, store: Store, record: SearchRecord, front: Front, x: str, y: str
-    ) -> Sequence[Drawn]:
-        """The front and its growth; nothing until a trial has succeeded."""
-        key = ("figures", record.id, record.last_sequence, front.machine, x, y)
-        made: Sequence[Drawn] = self._get(key, lambda: _figures(store, record, front, x, y))
-        return made
+    def figure(
+        self, store: Store, record: SearchRecord, front: Front, kind: str, x: str, y: str
+    ) -> tuple[Sent, bool]:
+        """A figure of the table `FIGURES`, fit to be sent. Raises NotFound while there is none."""
+        if kind not in FIGURES:
+            raise NotFound(f"there is no figure {kind[:50]!r}")
+        key = ("figure", record.id, front.machine, kind, x, y)
+        make = FIGURES[kind]
+        made, fresh = self._get(key, record, lambda: _sent(make(store, record, front, x, y)))
+        if made is None:
+            raise NotFound("nothing has succeeded yet")
+        return made, fresh
 
-    def failures(self, store: Store, record: SearchRecord) -> Sequence[Failures]:
+    def failures(self, store: Store, record: SearchRecord) -> tuple[Sequence[Failures], bool]:
         """The commonest reasons of those that failed or were pruned last."""
-        key = ("failures", record.id, record.last_sequence)
-        made: Sequence[Failures] = self._get(key, lambda: _failures(store, record))
-        return made
+        return self._get(("failures", record.id), record, lambda: _failures(store, record))
 
-    def _get(self, key: Hashable, make: Callable[[], Any]) -> Any:
+    def _get(self, key: Hashable, record: SearchRecord, make: Callable[[], T]) -> tuple[T, bool]:
+        now = self._clock()
         with self._lock:
-            if key in self._made:
-                self._made.move_to_end(key)
-                return self._made[key]
+            before = self._made.get(key)
+            if before is not None:
+                fresh = before.sequence == record.last_sequence
+                if fresh or now < before.until:
+                    self._made.move_to_end(key)
+                    return before.made, fresh
         made = make()  # two may make the same: nobody waits for another's search
+        ended = self._clock()
         with self._lock:
-            self._made[key] = made
+            self._made[key] = _Made(made, record.last_sequence, ended + PATIENCE * (ended - now))
             while len(self._made) > KEPT:
                 self._made.popitem(last=False)
-        return made
+        return made, True
 
 
-def _figures(store: Store, record: SearchRecord, front: Front, x: str, y: str) -> Sequence[Drawn]:
-    across, up = METRICS[x], METRICS[y]
-    pair = [up] if x == y else [up, across]
+def _sent(figure: Figure | None) -> Sent | None:
+    if figure is None:
+        return None
+    content = json.dumps({"plot": figure.plot(), "said": figure.said}).encode()
+    return Sent(content, gzip.compress(content, 5, mtime=0))
+
+
+def _front(store: Store, record: SearchRecord, front: Front, x: str, y: str) -> Figure | None:
+    """Two metrics of all that have them, or the history of one."""
+    pair = [METRICS[name] for name in dict.fromkeys((y, x))]
     found = store.measured(Scope(record.id, machine=front.machine), pair)
     if not len(found):
-        return []
+        return None
     step = max(len(found) / DRAWN, 1.0)
     rows = sorted({int(at * step) for at in range(min(len(found), DRAWN))})
     some = store.trials_at(list(found.rows(rows)))
-    (first,) = pareto_figures(some, front.trials, pair)
-    made = [Drawn("front", first, len(found) - len(rows))]
+    (figure,) = pareto_figures(some, front.trials, pair)
+    left_out = len(found) - len(rows)
+    said = f"{figure.said} {left_out:,} more are not drawn." if left_out else figure.said
+    return replace(figure, said=said)
+
+
+def _grown(store: Store, record: SearchRecord, front: Front, x: str, y: str) -> Figure | None:
+    """The hypervolume by the search's own objectives."""
     metrics = [METRICS[name] for name in record.spec.objectives]
-    whole = store.measured(Scope(record.id, machine=front.machine), metrics)
-    return [*made, Drawn("growth", _growth(record, whole))] if len(whole) else made
+    found = store.measured(Scope(record.id, machine=front.machine), metrics)
+    return _growth(record, found) if len(found) else None
+
+
+# figure -> how it is made
+FIGURES: Mapping[str, Callable[[Store, SearchRecord, Front, str, str], Figure | None]] = {
+    "front": _front,
+    "growth": _grown,
+}
 
 
 def _growth(record: SearchRecord, found: Table) -> Figure:

@@ -7,7 +7,7 @@ asked; `findings.py`, fronts, failures and figures; `told.py`, what a trial tell
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,35 +73,36 @@ def search(asked: Asked) -> Made:
     metrics = [METRICS[name] for name in record.spec.objectives]
     front = findings.front_of(asked.store, record, asked.query.get("machine", ""))
     x, y = asks.axes(asked, record.spec.objectives)
-    listed = _trials(asked, id)
-    figures = asked.kept.figures(asked.store, record, front, x, y)
+    listed = _trials(asked, id, record.spec.objectives)
+    failures, fresh = asked.kept.failures(asked.store, record)
     values = {
         "search": record,
         "ended": sum(count for state, count in record.counts.items() if state.final),
         "metrics": metrics,
         "front": front,
-        "figures": figures,
         "axes": {"x": x, "y": y, "of": list(METRICS)},
-        "failures": asked.kept.failures(asked.store, record),
+        "failures": failures,
+        "fresh": fresh,
         "live": not record.state.final,
         **listed,
     }
     return Made("search.html", values, 400 if listed["wrong"] else 200)
 
 
-def _trials(asked: Asked, id: str) -> dict[str, Any]:
+def _trials(asked: Asked, id: str, objectives: Sequence[str]) -> dict[str, Any]:
     """A page of the trials of a search that are in a state, for a reason, within a filter."""
     filter, reason = asks.text(asked, "filter"), asks.text(asked, "reason")
     state = asks.one_of(asked, "state", ["", *(state.value for state in TrialState)])
-    token = asks.text(asked, "page")
+    orders = asks.orders_of(objectives)
+    order, token = asks.one_of(asked, "order", orders), asks.text(asked, "page")
     whole = asks.both(filter, f"error : {asks.quoted(reason)}" if reason else "")
     states = [TrialState(state)] if state else []
     wrong, page = None, Page[TrialRecord]()
     try:
-        page = asked.store.list_trials(id, TRIALS, token, states, filter=whole)
+        page = asked.store.list_trials(id, TRIALS, token, states, filter=whole, order_by=order)
     except InvalidRequest as error:
         wrong = asks.wrong(whole, error)
-    here = {"state": state, "reason": reason, "filter": filter}
+    here = {"state": state, "reason": reason, "filter": filter, "order": order}
     kept = {name: asks.text(asked, name) for name in ("x", "y", "machine")}
     return {
         "rows": page.items,
@@ -109,6 +110,7 @@ def _trials(asked: Asked, id: str) -> dict[str, Any]:
         "first": not token,
         "next": page.next and asks.link(f"/searches/{id}", **kept, **here, page=page.next),
         "states": [state.value for state in TrialState],
+        "orders": orders,
         "kept": kept,
         **here,
     }
@@ -153,16 +155,13 @@ def architecture(asked: Asked) -> Made:
     return Made("architecture.html", values)
 
 
-def figure(asked: Asked) -> dict[str, Any]:
-    """What plotly draws of a search, and the same in words."""
+def figure(asked: Asked) -> tuple[findings.Sent, bool]:
+    """What plotly draws of a search, and the same in words; whether it is as of now."""
     id = _search_id(asked)
     record = asked.store.get_search(id)
     front = findings.front_of(asked.store, record, asked.query.get("machine", ""))
     x, y = asks.axes(asked, record.spec.objectives)
-    for made in asked.kept.figures(asked.store, record, front, x, y):
-        if made.kind == asked.path["figure"]:
-            return {"plot": made.figure.plot(), "said": made.figure.said}
-    raise NotFound("there is no such figure")
+    return asked.kept.figure(asked.store, record, front, asked.path["figure"], x, y)
 
 
 def spec_of(asked: Asked) -> ArchSpec:

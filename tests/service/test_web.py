@@ -1,5 +1,6 @@
 """The page: what it shows, asked for over HTTP. Who may see it: `test_web_doors.py`."""
 
+import json
 import re
 import socket
 import subprocess
@@ -257,11 +258,35 @@ def test_the_hypervolume_is_that_of_the_result(kept):
     _, store, _, ended, _ = kept
     record = store.get_search(ended)
     front = findings.front_of(store, record)
-    drawn = findings.Kept().figures(store, record, front, "params", "quality")
-    curve = next(each.figure for each in drawn if each.kind == "growth").data[-1]
+    sent, _ = findings.Kept().figure(store, record, front, "growth", "params", "quality")
+    curve = json.loads(sent.content)["plot"]["data"][-1]
     result = result_of(record, store.list_trials(ended, 100).items)
     wanted = dict.fromkeys(round(step.hypervolume, 9) for step in result.growth())
     assert list(dict.fromkeys(round(y, 9) for y in curve["y"][1:])) == list(wanted)
+
+
+def test_what_takes_long_is_not_made_for_every_event(file_store):
+    claim, log = shown.running(file_store, 3)
+    now, id = [0.0], claim.search.id
+
+    def slow():
+        now[0] += 1.0  # between the beginning and the end of what is made
+        return now[0]
+
+    kept = findings.Kept(slow)
+
+    def look():
+        record = file_store.get_search(id)
+        front = findings.front_of(file_store, record)
+        return kept.figure(file_store, record, front, "front", "params", "quality")
+
+    first, fresh = look()
+    assert fresh
+    shown.write(log, 3, 1)
+    assert look() == (first, False)
+    now[0] += findings.PATIENCE
+    after, fresh = look()
+    assert (fresh, after == first) == (True, False)
 
 
 def test_architectures_are_drawn_beside(file_store):

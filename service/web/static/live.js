@@ -29,10 +29,7 @@ function lost(error) {
   if (error && error.status === 401) return location.reload(); // to the login
   if (error && error.status === 404) return gone();
   show("lost", "connection lost, trying again");
-  if (source) source.close();
-  source = null;
-  clearTimeout(watchdog);
-  clearTimeout(again);
+  rest();
   again = setTimeout(begin, wait * (0.75 + Math.random() / 2));
   wait = Math.min(2 * wait, LONGEST_MS);
 }
@@ -51,9 +48,10 @@ async function look() {
   try {
     while (wanted) {
       wanted = false;
-      await refresh();
+      const fresh = await refresh();
       well();
       await new Promise((done) => setTimeout(done, LEAST_MS));
+      if (!fresh) wanted = true;
     }
   } catch (error) {
     lost(error);
@@ -103,12 +101,12 @@ function listen() {
 // After a while without the server: first what was missed, then what comes.
 async function begin() {
   try {
-    await refresh();
+    if (!await refresh()) look();
   } catch (error) {
     return lost(error);
   }
   well();
-  if (main.dataset.live && !ended) listen();
+  if (main.dataset.live && !ended && document.visibilityState === "visible") listen();
 }
 
 function every(seconds) {
@@ -122,6 +120,21 @@ for (const form of document.querySelectorAll("form[data-submits]")) {
   form.querySelector("button").hidden = true;
   form.addEventListener("change", () => form.requestSubmit());
 }
+
+// A page that nobody sees holds no connection; a browser has few for one server.
+function rest() {
+  if (source) source.close();
+  source = null;
+  clearTimeout(watchdog);
+  clearTimeout(again);
+}
+
+document.addEventListener("visibilitychange", () => {
+  if (!main.dataset.live || ended) return;
+  rest();
+  if (document.visibilityState === "visible") begin();
+});
+addEventListener("pagehide", rest);
 
 figures().then(well, lost);
 if (main.dataset.live) listen();

@@ -51,11 +51,15 @@ function mayPut(part) {
   return chosen.isCollapsed || !chosen.containsNode(part, true); // somebody is copying it
 }
 
-async function figures() {
+// Asks for all figures; returns whether they are as of now.
+export async function figures() {
+  let fresh = true;
   for (const place of document.querySelectorAll("[data-from]")) {
     let figure;
     try {
-      figure = await (await ask(place.dataset.from, "application/json")).json();
+      const answer = await ask(place.dataset.from, "application/json");
+      if (answer.headers.get("x-fresh") === "no") fresh = false;
+      figure = await answer.json();
     } catch (error) {
       if (error.status !== 404) throw error; // nothing has succeeded yet
       continue;
@@ -65,9 +69,10 @@ async function figures() {
     const said = document.getElementById(place.getAttribute("aria-describedby"));
     if (said) said.textContent = figure.said;
   }
+  return fresh;
 }
 
-// Everything anew; returns the document that came.
+// Everything anew; returns whether it is as of now: what takes long is not made for every event.
 export async function refresh() {
   const text = await (await ask(location.href, "text/html")).text();
   const fresh = new DOMParser().parseFromString(text, "text/html");
@@ -77,8 +82,6 @@ export async function refresh() {
     put(old, part);
     Object.assign(old.dataset, part.dataset);
   }
-  await figures();
-  return fresh;
+  const now = await figures();
+  return now && !fresh.querySelector('[data-fresh="no"]');
 }
-
-export { figures };
