@@ -39,6 +39,7 @@ from ..errors import (
     TooMany,
     Unauthenticated,
 )
+from ..limits import Limits
 from ..store import Store
 from ..watch import Hub
 from . import live, pages
@@ -50,6 +51,7 @@ from .login import Access, Door, bearer, peer_of, read_form, to_login, way_on
 from .render import render
 
 THREADS = 4  # pages at once; more wait
+STREAMS = 64  # of one token, or of one address where nobody has one
 MISSED = 500  # events behind which a page that comes back reads itself anew instead of the events
 T = TypeVar("T")
 log = logging.getLogger("formwright.service")
@@ -79,6 +81,7 @@ class Site:
     )
     drawings: Drawings = field(default_factory=Drawings)
     kept: Kept = field(default_factory=Kept)
+    streams: Limits = field(default_factory=lambda: Limits(0, STREAMS))
 
     async def in_thread(self, call: Callable[..., T], *given: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.threads, call, *given)
@@ -196,7 +199,7 @@ async def _drawing(site: Site, request: Request) -> Response:
 
 async def _live(site: Site, request: Request) -> Response:
     try:
-        id, last = await site.asked(request, pages.last_of)
+        caller, id, last = await site.asked(request, pages.last_of)
     except Exception as error:
         return _short(error)
     if site.hub is None:
@@ -206,7 +209,8 @@ async def _live(site: Site, request: Request) -> Response:
     missed = not last - MISSED <= after <= last
     begin = last if missed else after
     check = partial(site.asked, request, pages.last_of)
-    stream = live.events(site.hub.follow(id, begin), begin, missed, check)
+    held = site.streams.held(caller.token or peer_of(request))
+    stream = live.events(site.hub.follow(id, begin), begin, missed, check, held)
     return StreamingResponse(stream, media_type="text/event-stream")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from typing import Any
 
 from ...errors import FormwrightError
@@ -58,13 +58,31 @@ class _News:
 
 
 async def events(
-    messages: Follow, last: int, missed: bool, check: Callable[[], Awaitable[object]]
+    messages: Follow,
+    last: int,
+    missed: bool,
+    check: Callable[[], Awaitable[object]],
+    held: AbstractContextManager[None],
 ) -> AsyncIterator[bytes]:
     """Events of the stream of a search, behind event `last`; `missed` if there were some before
     that nobody was told of. `check` raises Unauthenticated or NotFound once the one who looks may
-    not any more."""
+    not any more; `held` counts streams, and raises TooMany."""
     news = _News(last, missed)
-    yield _event("beat", {}, last)
+    try:
+        with held:
+            async with aclosing(_told(messages, news, check)) as told:
+                async for event in told:
+                    yield event
+    except Unauthenticated:
+        yield _event("end", {"why": "login"}, news.last)
+    except FormwrightError as error:
+        yield _event("end", {"why": "gone" if isinstance(error, NotFound) else "away"}, news.last)
+
+
+async def _told(
+    messages: Follow, news: _News, check: Callable[[], Awaitable[object]]
+) -> AsyncGenerator[bytes, None]:
+    yield _event("beat", {}, news.last)
     pump = asyncio.ensure_future(_pump(messages, news))
     clock = asyncio.get_running_loop().time
     checked = clock()
@@ -83,10 +101,6 @@ async def events(
             elif news.ended:
                 yield _event("end", {"why": news.ended}, news.last)
                 return
-    except Unauthenticated:
-        yield _event("end", {"why": "login"}, news.last)
-    except FormwrightError as error:
-        yield _event("end", {"why": "gone" if isinstance(error, NotFound) else "away"}, news.last)
     finally:
         pump.cancel()
         await asyncio.gather(pump, return_exceptions=True)

@@ -169,10 +169,10 @@ def spec_of(asked: Asked) -> ArchSpec:
     return asked.store.get_architecture(_fingerprint(asked))[0]
 
 
-def last_of(asked: Asked) -> tuple[str, int]:
-    """A search, and the number of its newest event."""
+def last_of(asked: Asked) -> tuple[Caller, str, int]:
+    """Who asks, for which search, and the number of its newest event."""
     id = _search_id(asked)
-    return id, asked.store.get_search(id).last_sequence
+    return asked.caller, id, asked.store.get_search(id).last_sequence
 
 
 def _search_id(asked: Asked) -> str:

@@ -13,7 +13,7 @@ import pytest
 from formwright.search import SearchSpec
 from formwright.search.testing import a_trial as undrawable
 from formwright.service.errors import SetupError
-from formwright.service.records import Action, SearchState
+from formwright.service.records import SearchState
 from formwright.service.results import result_of
 from formwright.service.settings import Settings
 from formwright.service.store import open_store
@@ -22,7 +22,7 @@ from formwright.service.web.files import FILES
 from formwright.service.web.site import WebSite, read_place
 
 from . import shown
-from .pages import ask, ask_raw, listening, place, showing
+from .pages import ask, ask_raw, place, showing
 
 EVIL = '<script>alert("it")</script><img src=x onerror=alert(1)>'
 NOBODY = "0" * 32
@@ -193,51 +193,6 @@ def test_files_are_sent_once(kept):
     assert (again.status, again.text) == (304, "")
 
 
-def test_what_happens_is_told_and_not_too_often(kept):
-    url, store, id, _, log = kept
-    last = store.get_search(id).last_sequence
-    with listening(url, f"/searches/{id}/live?after={last}") as events:
-        assert next(events) == ("beat", last, {})
-        shown.write(log, 14, 3)
-        told = []
-        while not told or told[-1][1] < last + 9:
-            told.append(next(events))
-    assert len([name for name, _, _ in told if name == "news"]) < 9  # three events a trial
-    wanted = {place.number for place in store.kept_front(id)[0]} & {14, 15, 16}
-    assert wanted <= {number for _, _, data in told for number in data.get("joined", ())}
-
-
-@pytest.mark.parametrize("after", ["0", "999999", "-1", "nosuch", ""])
-def test_whoever_begins_elsewhere_reads_all_anew(kept, after):
-    url, _, id, _, _ = kept
-    with listening(url, f"/searches/{id}/live?after={after}") as events:
-        names = [next(events)[0] for _ in range(2)]
-    assert names == ["beat", "news"]
-
-
-def test_streams_end_with_their_search_and_with_the_server(file_store):
-    claim, _ = shown.running(file_store, 2)
-    last = file_store.get_search(claim.search.id).last_sequence
-    where = f"/searches/{claim.search.id}/live?after={last}"
-    with showing(file_store) as url:
-        with listening(url, where) as events:
-            next(events)
-            file_store.finish(claim, SearchState.SUCCEEDED)
-            assert list(events)[-1][2] == {"why": "done"}
-        other = file_store.create_search(shown.SPEC, "")
-        with listening(url, f"/searches/{other.id}/live?after=1") as events:
-            next(events)
-            file_store.act(other.id, Action.CANCEL)
-            file_store.delete_search(other.id)
-            assert list(events)[-1][2]["why"] in ("done", "gone")
-        last = file_store.create_search(shown.SPEC, "")
-        connection = listening(url, f"/searches/{last.id}/live?after=1")
-        events = connection.__enter__()
-        next(events)
-    assert list(events)[-1][2] == {"why": "away"}
-    connection.__exit__(None, None, None)
-
-
 def test_several_machines_have_a_front_each(store):
     claim, log = shown.running(store)
     for number in range(6):
@@ -263,30 +218,6 @@ def test_the_hypervolume_is_that_of_the_result(kept):
     result = result_of(record, store.list_trials(ended, 100).items)
     wanted = dict.fromkeys(round(step.hypervolume, 9) for step in result.growth())
     assert list(dict.fromkeys(round(y, 9) for y in curve["y"][1:])) == list(wanted)
-
-
-def test_what_takes_long_is_not_made_for_every_event(file_store):
-    claim, log = shown.running(file_store, 3)
-    now, id = [0.0], claim.search.id
-
-    def slow():
-        now[0] += 1.0  # between the beginning and the end of what is made
-        return now[0]
-
-    kept = findings.Kept(slow)
-
-    def look():
-        record = file_store.get_search(id)
-        front = findings.front_of(file_store, record)
-        return kept.figure(file_store, record, front, "front", "params", "quality")
-
-    first, fresh = look()
-    assert fresh
-    shown.write(log, 3, 1)
-    assert look() == (first, False)
-    now[0] += findings.PATIENCE
-    after, fresh = look()
-    assert (fresh, after == first) == (True, False)
 
 
 def test_architectures_are_drawn_beside(file_store):
