@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 
 def result_of(search: SearchRecord, trials: Iterable[TrialRecord]) -> Result:
-    """What `as_text`, `picture` and `Result.save` take. The genes that were proposed are not in it:
-    a client does not see them."""
+    """What `as_text`, `picture`, `to_study` and `Result.save` take."""
     return Result(search.spec, tuple(map(_trial, trials)))
 
 
@@ -37,7 +36,7 @@ def to_frame(records: Iterable[SearchRecord | TrialRecord]) -> pandas.DataFrame:
 def _trial(record: TrialRecord) -> Trial:
     return Trial(
         number=record.number,
-        params={},
+        params=record.params,
         architecture=record.architecture,
         state=record.state,
         attempt=record.attempt,
