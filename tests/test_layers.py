@@ -23,6 +23,8 @@ ONLY = {
     "ray": ("search/run/ray_pool.py",),
     "optuna": (
         "search/propose/optuna_study.py",
+        "search/propose/study_export.py",
+        "search/propose/study_writer.py",
         "search/propose/tpe.py",
         "search/propose/nsga2.py",
     ),
