@@ -38,7 +38,7 @@ from ..told import rungs_of, seconds_of
 from ..trial import Trial, TrialState
 from .optuna_study import quietly
 from .places import is_ordered
-from .study_writer import Draft, opened, written
+from .study_writer import Draft, check_name, opened, written
 
 Times = Mapping[int, tuple[datetime, datetime]]
 Genes = Mapping[str, Scalar]
@@ -73,6 +73,7 @@ def to_study(
     """
     from ... import __version__
 
+    check_name(name)
     trials = sorted(result.trials, key=lambda trial: trial.number)
     choices = _Choices(result.spec, trials)
     own = {
@@ -233,15 +234,21 @@ class _Frozen:
         return {at: float(v) for at, v in found.items() if v is not None and _finite(v)}
 
     def _broken(self, trial: Trial, state: Optuna) -> dict[str, float] | None:
-        """Constraint -> how far it is from being kept, above 0 if it is broken."""
+        """Constraint -> how far it is from being kept, above 0 if it is broken. One that nobody
+        could decide, by a latency that is predicted, counts as kept, as in the search; the quality
+        of less training decides nothing."""
         if state not in (Optuna.COMPLETE, Optuna.PRUNED):
             return None
         found = {}
         for text, constraint in self._constraints:
             value = trial.values.get(constraint.metric)
+            early = state is Optuna.PRUNED and constraint.metric == "quality"
+            if early and constraint.broken(trial.values) != trial.error:
+                continue
             if _finite(value) and value is not None:
                 over = value - constraint.bound
-                found[text] = float(over if constraint.sign == "<=" else -over)
+                over = float(over if constraint.sign == "<=" else -over)
+                found[text] = min(over, 0.0) if state is Optuna.COMPLETE else over
         return found or None
 
 

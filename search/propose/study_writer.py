@@ -199,8 +199,7 @@ def _to_journal(path: Path, draft: Draft, may_go: May | None) -> None:
     lock.acquire()
     try:
         before = path.read_bytes() if path.exists() else b""
-        if before and not before.endswith(b"\n"):
-            raise SearchError(f"{path} is no journal of Optuna, or its last line is not whole")
+        _check_journal(path, before)
         made.write_bytes(before)
         pending = _Pending(JournalFileBackend(str(made)))
         _one_by_one(JournalStorage(pending), draft, may_go)
@@ -214,36 +213,49 @@ def _to_journal(path: Path, draft: Draft, may_go: May | None) -> None:
         lock.release()
 
 
+def _check_journal(path: Path, text: bytes) -> None:
+    """Optuna takes a last line that is no JSON for one that is being written."""
+    last = text.removesuffix(b"\n").rpartition(b"\n")[2]
+    with suppress(ValueError):
+        if not text or (text.endswith(b"\n") and isinstance(json.loads(last), dict)):
+            return
+    raise SearchError(f"{path} is no journal of Optuna, or its last line is not whole")
+
+
 def _to_database(storage: RDBStorage, draft: Draft, may_go: May | None) -> None:
     """All in one transaction, into the tables of Optuna."""
     from optuna.storages._rdb import models  # its engine and its tables have no public name
 
+    with storage.engine.begin() as connection:
+        _make_room(connection, models.BaseModel.metadata, draft.name, may_go)
+        _fill(connection, models, draft)
+
+
+def _make_room(connection: Any, metadata: Any, name: str, may_go: May | None) -> None:
+    studies, attrs = metadata.tables["studies"], metadata.tables["study_user_attributes"]
+    called = studies.select().with_only_columns(studies.c.study_id)
+    for (old,) in connection.execute(called.where(studies.c.study_name == name)).all():
+        rows = connection.execute(attrs.select().where(attrs.c.study_id == old))
+        _refuse(name, {row.key: json.loads(row.value_json) for row in rows}, may_go)
+        _delete(connection, metadata, old)
+
+
+def _fill(connection: Any, models: Any, draft: Draft) -> None:
     tables = models.BaseModel.metadata.tables
     studies, trials = tables["studies"], tables["trials"]
-    with storage.engine.begin() as connection:
-        for (old,) in connection.execute(
-            studies.select()
-            .with_only_columns(studies.c.study_id)
-            .where(studies.c.study_name == draft.name)
-        ).all():
-            found = tables["study_user_attributes"]
-            rows = connection.execute(found.select().where(found.c.study_id == old))
-            attrs = {row.key: json.loads(row.value_json) for row in rows}
-            _refuse(draft.name, attrs, may_go)
-            _delete(connection, models.BaseModel.metadata, old)
-        made = connection.execute(studies.insert(), {"study_name": draft.name})
-        (id,) = made.inserted_primary_key or ()
-        for name, new in _rows_of_study(draft, id).items():
-            connection.execute(tables[name].insert(), new)
-        places = trials.select().with_only_columns(trials.c.trial_id, trials.c.number)
-        for first in range(0, len(draft.trials), AT_ONCE):
-            some = list(enumerate(draft.trials[first : first + AT_ONCE], first))
-            connection.execute(trials.insert(), [_row(trial, id, at) for at, trial in some])
-            ours = (trials.c.study_id == id) & (trials.c.number >= first)
-            ids = {row.number: row.trial_id for row in connection.execute(places.where(ours))}
-            for name, new in _rows_of_trials(models, [(ids[at], t) for at, t in some]).items():
-                if new:
-                    connection.execute(tables[name].insert(), new)
+    made = connection.execute(studies.insert(), {"study_name": draft.name})
+    (study,) = made.inserted_primary_key
+    for name, rows in _rows_of_study(draft, study).items():
+        connection.execute(tables[name].insert(), rows)
+    places = trials.select().with_only_columns(trials.c.trial_id, trials.c.number)
+    for first in range(0, len(draft.trials), AT_ONCE):
+        some = list(enumerate(draft.trials[first : first + AT_ONCE], first))
+        connection.execute(trials.insert(), [_row(trial, study, at) for at, trial in some])
+        ours = (trials.c.study_id == study) & (trials.c.number >= first)
+        ids = {row.number: row.trial_id for row in connection.execute(places.where(ours))}
+        for name, rows in _rows_of_trials(models, [(ids[at], t) for at, t in some]).items():
+            if rows:
+                connection.execute(tables[name].insert(), rows)
 
 
 def _delete(connection: Any, metadata: Any, study: int) -> None:
@@ -260,13 +272,14 @@ def _delete(connection: Any, metadata: Any, study: int) -> None:
 Rows = dict[str, list[dict[str, Any]]]  # by table
 
 
-def _rows_of_study(draft: Draft, id: int) -> Rows:
+def _rows_of_study(draft: Draft, study: int) -> Rows:
     def attrs(given: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return [{"study_id": id, "key": k, "value_json": json.dumps(v)} for k, v in given.items()]
+        texts = {name: json.dumps(value) for name, value in given.items()}
+        return [{"study_id": study, "key": k, "value_json": text} for k, text in texts.items()]
 
     return {
         "study_directions": [
-            {"study_id": id, "objective": at, "direction": direction}
+            {"study_id": study, "objective": at, "direction": direction}
             for at, direction in enumerate(_directions(draft))
         ],
         "study_user_attributes": attrs(draft.user_attrs),
