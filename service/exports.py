@@ -16,16 +16,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import FormwrightError, one_line
 from .errors import InvalidRequest, NotAllowed, SetupError
 from .records import SearchRecord, TrialRecord
 from .results import result_of, to_frame
 from .rows import trial_row, trials_as_table
-
-if TYPE_CHECKING:
-    import optuna
 
 STUDY = "optuna"
 # what a spreadsheet takes for the beginning of a formula; the last four are the first ones, wide
@@ -102,9 +99,9 @@ def study_of(
     name: str = "",
     *,
     replace: bool = False,
-) -> optuna.Study:
-    """`to_study` of a search of a service: called by its id, with its times, and where it is from
-    in the study's attributes `search`, `display_name` and `state`."""
+) -> Any:
+    """The `optuna.Study` that `to_study` makes of a search of a service: called by its id, with its
+    times, and where it is from in the study's attributes `search`, `display_name` and `state`."""
     from ..search import to_study  # loads Optuna, which tables do not need
 
     attrs = {"search": search.id, "state": search.state.value, "display_name": search.display_name}
@@ -144,7 +141,7 @@ def as_parquet(trials: Trials) -> bytes:
     """The table of `to_frame`; where the values of a gene are of several kinds they are text.
     Raises FormwrightError where pandas or pyarrow is not installed."""
     frame = to_frame(trials)
-    for name in frame.select_dtypes("object"):
+    for name in [name for name in frame if str(frame[name].dtype) == "object"]:
         frame[name] = [None if value is None else str(value) for value in frame[name]]
     out = io.BytesIO()
     try:

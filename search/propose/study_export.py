@@ -38,7 +38,8 @@ from ..told import rungs_of, seconds_of
 from ..trial import Trial, TrialState
 from .optuna_study import quietly
 from .places import is_ordered
-from .study_writer import Draft, check_name, opened, written
+from .study_draft import Draft, check_name
+from .study_writer import opened, written
 
 Times = Mapping[int, tuple[datetime, datetime]]
 Genes = Mapping[str, Scalar]
