@@ -39,6 +39,7 @@ OF_TRIAL: Mapping[str, Callable[[Any], Any]] = {
 OF_SEARCH: Mapping[str, Callable[[Any], Any]] = {
     "search": lambda search: search.id,
     "display_name": lambda search: search.display_name,
+    "owner": lambda search: search.owner,
     "state": lambda search: search.state.value,
     "error": lambda search: search.error,
     "priority": lambda search: search.priority,
