@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..exports import Target
 
 FORMATS = ("csv", "json", "parquet")
-TARGETS = ("trials.csv", "trials.json", "trials.parquet", "optuna:study.db", "optuna:journal.log")
+TABLES = ("trials.csv", "trials.json", "trials.parquet")  # a colon is not for every shell
 
 
 def export_parser() -> argparse.ArgumentParser:
@@ -30,8 +30,10 @@ def export_parser() -> argparse.ArgumentParser:
         "  optuna:FILE.db, optuna:URL          a study in a database (sqlite:///, postgresql://)\n"
         "  optuna:FILE                         a study in the file of a journal"
     )
-    to = made.add_argument("--to", required=True, metavar="TARGET", help="where to; see below")
-    suggest(to, TARGETS)
+    to = made.add_argument(
+        "--to", required=True, metavar="TARGET", help="where to, one of those below"
+    )
+    suggest(to, TABLES)
     made.add_argument("--format", choices=FORMATS, default="", help="(default: by the name)")
     made.add_argument("--study-name", default="", metavar="NAME", help="(default: the search's id)")
     said = "write over a file, or an earlier study of this search"
