@@ -8,6 +8,7 @@ from base64 import b64encode
 from dataclasses import replace
 from hashlib import sha256
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 
@@ -71,7 +72,7 @@ class Page(HTMLParser):
 
 def spoilt(result):
     """The same, whatever others may write being hostile."""
-    first, *rest = result.front()
+    first, *_ = result.front()
     bad = {
         first.number: replace(
             with_block(first, EVIL),
@@ -116,7 +117,7 @@ def test_every_section_is_there_with_headings_in_order(page):
     assert page.texts("h1") == ["Mine"]
     assert page.texts("h2") == SECTIONS
     levels = [int(tag[1]) for tag, _, _ in page.elements if re.fullmatch(r"h\d", tag)]
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in pairwise(levels))
     ids = [a["id"] for _, a, _ in page.elements if "id" in a]
     assert len(set(ids)) == len(ids)
     links = [a["href"] for a, _ in page.of("a")]
