@@ -41,8 +41,9 @@ class Browser:
         self.driver.get(str(url))
         return self
 
-    def prefer(self, scheme, motion="no-preference"):
-        """Changes the colour scheme, also of a page that is open."""
+    def prefer(self, scheme, motion="reduce"):
+        """Changes the colour scheme, also of a page that is open. Nothing moves by itself, or what
+        one clicks at might."""
         features = [
             {"name": "prefers-color-scheme", "value": scheme},
             {"name": "prefers-reduced-motion", "value": motion},

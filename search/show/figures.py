@@ -25,6 +25,11 @@ from .tables import number, what
 MOST = 2000  # trials that are drawn beside the front
 ROWS = 300  # of a table that says the same
 LONGEST, LINE = 240, 56  # characters of an architecture where one points at it, and of a line
+MARKS = {  # symbol, size, colour
+    "other trials": ("circle", 8, "@others"),
+    "on the front": ("diamond", 11, "@front"),
+    "the best": ("diamond", 11, "@front"),
+}
 DASHES = ("solid", "dash", "dot", "dashdot")
 SERIES = ("@front", "@second", "@third", "@fourth")
 
@@ -36,14 +41,18 @@ def pareto_figures(
     `front` among them; of one metric alone its history."""
     if len(metrics) == 1:
         return [history_figure(trials, front, metrics[0])]
-    return [pareto_figure(trials, front, (y, x)) for y, x in combinations(metrics, 2)]
+    return [pareto_figure(trials, front, pair, metrics) for pair in combinations(metrics, 2)]
 
 
 def pareto_figure(
-    trials: Sequence[Told], front: Sequence[Told], pair: tuple[Metric, Metric]
+    trials: Sequence[Told],
+    front: Sequence[Told],
+    pair: tuple[Metric, Metric],
+    metrics: Sequence[Metric] = (),
 ) -> Figure:
     """The second metric across and the first one up. The front, of all objectives, stands out by
-    shape and colour; a line connects those that are best in these two alone."""
+    shape and colour; a line connects those that are best in these two alone. Whoever points at a
+    trial sees all `metrics` of it."""
     y, x = pair
     members = {trial.number for trial in front}
     others = [t for t in trials if t.number not in members and _has(t, pair)]
@@ -52,9 +61,9 @@ def pareto_figure(
     stairs = sorted(pareto(best, pair), key=lambda t: t.values[x.name])
     known = [*drawn, *best]
     data = [
-        _dots(drawn, pair, "other trials", "circle", 8, "@others"),
+        _dots(drawn, pair, "other trials", metrics),
         _stairs(stairs, pair),
-        _dots(best, pair, "on the front", "diamond", 11, "@front"),
+        _dots(best, pair, "on the front", metrics),
     ]
     layout = laid_out(
         {"title": {"text": capital(label(x))}, **kind_of(t.values[x.name] for t in known)},
@@ -90,9 +99,9 @@ def history_figure(trials: Sequence[Told], front: Sequence[Told], metric: Metric
         "x": [t.number for t in known], "y": best, "line": {"color": "@front", "shape": "hv"},
     }  # fmt: skip
     data = [
-        _dots(drawn, [metric], "other trials", "circle", 8, "@others"),
+        _dots(drawn, [metric], "other trials"),
         line,
-        _dots(dots, [metric], "the best", "diamond", 11, "@front"),
+        _dots(dots, [metric], "the best"),
     ]
     values = [t.values[metric.name] for t in known]
     found = f"; the best is {number(best[-1])}, of trial {dots[0].number}" if dots else ""
@@ -208,7 +217,7 @@ def _of_pair(
     said = f"{len(best)} trials on the front and {len(others)} others"
     if len(drawn) < len(others):
         said += f", of which {len(drawn):,} are drawn"
-    values = [f"{number(t.values[y.name])} at {_measure(t, x)}" for t in stairs]
+    values = [f"{number(t.values[y.name])} at {name_of(x)} {_measure(t, x)}" for t in stairs]
     if len(stairs) > 1:
         said += f". In these two alone the best go from {name_of(y)} {values[0]} to {values[-1]}"
     elif stairs:
@@ -217,21 +226,18 @@ def _of_pair(
 
 
 def _dots(
-    trials: Sequence[Told],
-    metrics: Sequence[Metric],
-    name: str,
-    symbol: str,
-    size: int,
-    colour: str,
+    trials: Sequence[Told], metrics: Sequence[Metric], name: str, more: Sequence[Metric] = ()
 ) -> dict[str, Any]:
     """One metric goes over the numbers of the trials."""
     y, *rest = metrics
     across = [t.values[rest[0].name] if rest else t.number for t in trials]
+    symbol, size, colour = MARKS[name]
     edge = {"color": "@paper", "width": 1}
     return {
         "type": "scatter", "mode": "markers", "name": f"{name} ({len(trials)})",
         "x": across, "y": [t.values[y.name] for t in trials],
-        "text": [_pointed(trial) for trial in trials], "hovertemplate": "%{text}<extra></extra>",
+        "text": [_pointed(trial, more or metrics) for trial in trials],
+        "hovertemplate": "%{text}<extra></extra>",
         "marker": {"symbol": symbol, "size": size, "color": colour, "line": edge},
     }  # fmt: skip
 
@@ -240,15 +246,17 @@ def _stairs(trials: Sequence[Told], pair: Sequence[Metric]) -> dict[str, Any]:
     y, x = pair
     shape = "hv" if x.direction is Direction.MINIMIZE else "vh"
     return {
-        "type": "scatter", "mode": "lines", "hoverinfo": "skip", "showlegend": False,
+        "type": "scatter", "mode": "lines", "name": "best in these two", "showlegend": False,
+        "hoverinfo": "skip",
         "x": [t.values[x.name] for t in trials], "y": [t.values[y.name] for t in trials],
         "line": {"shape": shape, "color": "@front", "width": 1.5},
     }  # fmt: skip
 
 
-def _pointed(trial: Told) -> str:
+def _pointed(trial: Told, metrics: Sequence[Metric]) -> str:
     """What is said of the trial that one points at."""
-    numbers = [f"{plain_text(m)} {number(value)}" for m, value in sorted(trial.values.items())]
+    known = [metric for metric in metrics if metric.name in trial.values]
+    numbers = [f"{name_of(metric)} {_measure(trial, metric)}" for metric in known]
     lines = wrap(what(trial, LONGEST), LINE) or [""]
     return "<br>".join([f"<b>trial {trial.number}</b>", *numbers, *map(plain_text, lines)])
 
@@ -272,7 +280,7 @@ def _cells(trial: Told, metrics: Iterable[Metric]) -> list[str]:
 
 
 def _measure(trial: Told, metric: Metric) -> str:
-    return " ".join(filter(None, (number(trial.values[metric.name]), metric.unit or metric.name)))
+    return " ".join(filter(None, (number(trial.values[metric.name]), metric.unit)))
 
 
 def _head(metric: Metric) -> str:

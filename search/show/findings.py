@@ -27,7 +27,7 @@ from .figure import Figure
 from .figures import growth_figure, pareto_figures
 from .growths import Beside, Growths, Shuffled, growths, shuffled
 from .summary import course
-from .tables import number, what
+from .tables import arrow, number, what
 from .weighed import fidelity_figure, importance_figure
 
 DRAWN = 12  # architectures of the front; the rest are listed
@@ -183,13 +183,7 @@ def _asked(spec: SearchSpec) -> Iterator[tuple[str, str]]:
     """What was searched, in words."""
     yield "space", spec.space
     yield "task", spec.task
-    yield (
-        "objectives",
-        ", ".join(
-            f"{name} ({'higher' if METRICS[name].direction == 'maximize' else 'lower'} is better)"
-            for name in spec.objectives
-        ),
-    )
+    yield "objectives", ", ".join(f"{name} {arrow(name)}" for name in spec.objectives)
     yield "proposed by", f"{spec.sampler}, seed {spec.seed}"
     yield "budget", ", ".join(_budget(spec))
     yield "training", ", ".join(_training(spec))

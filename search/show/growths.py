@@ -18,8 +18,8 @@ from ..told import is_free
 from ..trial import Trial
 
 Beside = Mapping[str, Result] | Sequence[Result]
-ORDERS = 200  # random ones
-WORK = 40_000  # trials in all orders together
+ORDERS = 100  # random ones
+WORK = 20_000  # trials in all orders together
 FEWEST = 20  # orders that say something
 LOW, HIGH = 0.05, 0.95  # of the orders
 

@@ -40,7 +40,7 @@ def importance_figure(found: Importance) -> Figure:
         name=f"importance-{found.metric}".replace("_", "-"),
         title=f"{capital(name)}: R² {found.r2 or 0:.2f}",
         said=f"For {of}, what matters most is {most}; the forest predicts "
-        f"{max(found.r2 or 0, 0):.0%} of the variance of trials that it has not seen, of {found.n}.",
+        f"{max(found.r2 or 0, 0):.0%} of the variance of unseen trials, of {found.n}.",
         data=[bars],
         layout=laid_out(
             {"title": {"text": "R² lost without the knob"}, "rangemode": "tozero"},

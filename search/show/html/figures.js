@@ -29,7 +29,9 @@
     const { data, layout } = dressed(figure, style);
     const font = { ...layout.font, family: getComputedStyle(document.body).fontFamily };
     const narrow = place.clientWidth < 480 ? { margin: { ...layout.margin, l: 44, r: 8 } } : {};
-    return Plotly.react(place, data, { ...layout, ...narrow, font }, OPTIONS);
+    const label = layout.hoverlabel || {};
+    const hoverlabel = { ...label, font: { ...label.font, family: font.family } };
+    return Plotly.react(place, data, { ...layout, ...narrow, font, hoverlabel }, OPTIONS);
   }
 
   function drawAll(root = document) {

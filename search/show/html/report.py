@@ -47,7 +47,7 @@ def report_page(
         .get_template("report.html")
         .render(
             found=findings,
-            tiles=list(_tiles(findings, state)),
+            tiles=list(_tiles(findings)),
             undrawn=_undrawn(findings),
             title=title or f"{result.spec.space} on {result.spec.task}",
             state=state,
@@ -83,21 +83,18 @@ def save_report(
     return made.replace(path)
 
 
-def _tiles(found: Findings, state: str) -> Iterator[tuple[str, str, str]]:
+def _tiles(found: Findings) -> Iterator[tuple[str, str, str]]:
     """What one sees first: name, number, what more is to be said."""
     result = found.result
     ended = sum(trial.state.final for trial in result.trials)
-    if state:
-        yield "search", state, ""
     yield "trials ended", number(float(ended)), ", ".join(f"{n} {what}" for what, n in found.counts)
     if not found.front:
         return
     yield "on the front", str(len(found.front)), f"of {len(result.succeeded)} that succeeded"
     for metric, trials in found.orders[:-1][:3]:
         best = trials[0]
-        unit = METRICS[metric].unit
-        shown = " ".join(filter(None, (number(best.values[metric]), unit)))
-        yield f"best {name_of(METRICS[metric])}", shown, f"trial {best.number}"
+        said = ", ".join(filter(None, (METRICS[metric].unit, f"trial {best.number}")))
+        yield f"best {name_of(METRICS[metric])}", number(best.values[metric]), said
     if found.hypervolume is not None:
         yield "hypervolume", f"{found.hypervolume:.3f}", "share of the box"
 
