@@ -141,14 +141,14 @@ def architecture(asked: Asked) -> Made:
     """An architecture, and where the caller's searches have tried it."""
     fingerprint = _fingerprint(asked)
     spec, where = asked.store.get_architecture(fingerprint)
-    tried = []
-    for id, number in where[:SEARCHES]:
-        tried.append(asked.store.get_trial(id, number))
+    tried = [asked.store.get_trial(id, number) for id, number in where[:SEARCHES]]
+    searched = {each.search_id: asked.store.get_search(each.search_id) for each in tried}
     values = {
         "fingerprint": fingerprint,
         "spec": spec,
         "layers": told.layers_of(spec),
         "tried": tried,
+        "searched": searched,
         "more": len(where) - len(tried),
         "metrics": told.metrics_of(tried),
     }
