@@ -20,7 +20,7 @@ MAY_IMPORT = {
 }
 # guest -> the files that may import it (a folder ends in /)
 ONLY = {
-    "ray": ("search/run/ray_pool.py",),
+    "ray": ("search/run/ray_look.py", "search/run/ray_pool.py"),
     "optuna": (
         "search/propose/optuna_study.py",
         "search/propose/tpe.py",
