@@ -8,6 +8,9 @@
         ├── AlreadyExists        the request id was used for something else
         ├── Stale                somebody else has changed it meanwhile
         ├── NotAllowed           the search is in a state that does not permit it
+        ├── Unauthenticated      no token, or one that is not valid
+        ├── Forbidden            the token is for less than that
+        ├── TooMany              more calls than one client may make; later they pass
         ├── Failed               what was to be made cannot be made
         ├── Unavailable          the server cannot be reached
         │   └── Stopping             it is about to stop
@@ -54,6 +57,18 @@ class NotAllowed(ServiceError):
 
 class Stale(ServiceError):
     """It is not what it was when the caller looked: read it again."""
+
+
+class Unauthenticated(ServiceError):
+    """There is no token, or it is not valid, has expired or was revoked."""
+
+
+class Forbidden(ServiceError):
+    """The scope of the token does not include that."""
+
+
+class TooMany(ServiceError):
+    """One client has made more calls than it may. Nothing was done; later it will be."""
 
 
 class Failed(ServiceError):

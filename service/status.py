@@ -47,6 +47,9 @@ TABLE: tuple[Row, ...] = (
     Row("REQUEST_ID_REUSED", CODES.ALREADY_EXISTS, errors.AlreadyExists, errors.AlreadyExists),
     Row("WRONG_STATE", CODES.FAILED_PRECONDITION, errors.NotAllowed, errors.NotAllowed),
     Row("ETAG_MISMATCH", CODES.ABORTED, errors.Stale, errors.Stale),
+    Row("UNAUTHENTICATED", CODES.UNAUTHENTICATED, errors.Unauthenticated, errors.Unauthenticated),
+    Row("SCOPE_TOO_NARROW", CODES.PERMISSION_DENIED, errors.Forbidden, errors.Forbidden),
+    Row("TOO_MANY_CALLS", CODES.RESOURCE_EXHAUSTED, errors.TooMany, errors.TooMany),
     Row("DATABASE_AWAY", CODES.UNAVAILABLE, errors.DatabaseError, errors.Unavailable),
     Row("STOPPING", CODES.UNAVAILABLE, errors.Stopping, errors.Unavailable),
 )
@@ -59,6 +62,8 @@ BY_CODE: dict[grpc.StatusCode, type[FormwrightError]] = {
     CODES.ALREADY_EXISTS: errors.AlreadyExists,
     CODES.FAILED_PRECONDITION: errors.NotAllowed,
     CODES.ABORTED: errors.Stale,
+    CODES.UNAUTHENTICATED: errors.Unauthenticated,
+    CODES.PERMISSION_DENIED: errors.Forbidden,
     CODES.UNAVAILABLE: errors.Unavailable,
     CODES.CANCELLED: errors.Unavailable,  # not by us: the server went away meanwhile
     CODES.DEADLINE_EXCEEDED: errors.Unavailable,
@@ -79,7 +84,7 @@ def details_of(error: Exception, row: Row) -> tuple[tuple[str, bytes], ...]:
             field=one_line(field, 200), description=message_of(error)
         )
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    if row.code is CODES.UNAVAILABLE:
+    if row.code in (CODES.UNAVAILABLE, CODES.RESOURCE_EXHAUSTED):
         details.append(error_details_pb2.RetryInfo(retry_delay=Duration(seconds=AGAIN_S)))
     status = status_pb2.Status(code=row.code.value[0], message=message_of(error))
     for detail in details:
