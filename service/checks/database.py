@@ -28,10 +28,12 @@ ROOM = 40  # connections: of a server, its scheduler and its keeper
 LONG_S = 60.0  # how long a search may wait though nothing runs
 MOUNTS = Path("/proc/self/mounts")
 # a write-ahead log needs memory that all who write share, and so one host
-ELSEWHERE = frozenset(
-    "afs beegfs ceph cifs fuse.ceph fuse.glusterfs fuse.s3fs fuse.sshfs glusterfs gpfs lustre"
-    " ncpfs nfs nfs4 ocfs2 orangefs smb3 smbfs".split()
-)
+# fmt: off
+ELSEWHERE = frozenset((
+    "afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.glusterfs", "fuse.s3fs", "fuse.sshfs",
+    "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "smb3", "smbfs",
+))
+# fmt: on
 PERHAPS = frozenset({"9p", "fuse", "virtiofs"})  # of a virtual machine: the host may write too
 
 

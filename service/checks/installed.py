@@ -22,7 +22,7 @@ from .finding import Finding, failed, ok, warning, wrong
 from .look import Look
 
 PACKAGE = "formwright"
-EXTRAS = ("", "client", "compiler", "search", "service", "postgresql")  # "": what all need
+EXTRAS = ("", "client", "compiler", "report", "search", "service", "postgresql")  # "": what all need
 
 
 def of_python(look: Look) -> Iterator[Finding]:

@@ -61,8 +61,8 @@ class Look:
                 self._kept[what] = ask(), None
             except Exception as error:
                 self._kept[what] = None, error
-        answer, error = self._kept[what]
-        if error is not None:
-            raise error
+        answer, failure = self._kept[what]
+        if failure is not None:
+            raise failure
         made: Answer = answer
         return made

@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 from ...extras import MissingExtraError, needs
+from ..settings import SETTINGS
 from .finding import Finding, ok, warning, wrong
 from .look import Look
 from .wire import Speaks, host_and_port, listen, trusting_all
@@ -53,7 +55,7 @@ def of_port(look: Look) -> Iterator[Finding]:
 
 def of_web(look: Look) -> Iterator[Finding]:
     """The port of the page, where one is wanted."""
-    given = look.text("web")
+    given = look.text("web") if "web" in SETTINGS else ""
     if not given:
         return
     host, port = host_and_port(given if ":" in given else f"{look.text('host')}:{given}")
@@ -114,9 +116,7 @@ def _taken(host: str, port: int) -> OSError | None:
     return None
 
 
-def _not_ours(
-    name: str, host: str, port: int, error: OSError, named: bool, other: str
-) -> Finding:
+def _not_ours(name: str, host: str, port: int, error: OSError, named: bool, other: str) -> Finding:
     """An address that this user cannot take."""
     remedy = f"an address of this machine (ip address): {other}"
     if error.errno == errno.EACCES:
@@ -146,6 +146,7 @@ def _process(port: int) -> str:
         import psutil
 
         for found in psutil.net_connections("tcp"):
-            if found.status == psutil.CONN_LISTEN and found.laddr.port == port and found.pid:
+            here: Any = found.laddr
+            if found.status == psutil.CONN_LISTEN and here.port == port and found.pid:
                 return f"{psutil.Process(found.pid).name()} (process {found.pid})"
     return ""

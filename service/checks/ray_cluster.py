@@ -25,19 +25,19 @@ def of_ray(look: Look) -> Iterator[Finding]:
     """Where workers are wanted."""
     address, workers = look.text("ray"), int(look.value("workers").value)
     if workers == 0:
-        yield ok("ray", "not wanted: --workers 0 evaluates in the scheduler's own process")
+        yield ok("workers", "not wanted: --workers 0 evaluates in the scheduler's own process")
         return
     if installed("ray") is None:  # the packages say so too; this one says what is lost
-        yield warning("ray", "not installed: no workers", f"{INSTALL}, or serve with --workers 0")
+        yield warning("workers", "not installed: no workers", f"{INSTALL}, or serve with --workers 0")
         return
     found = _asked(address)
     if isinstance(found, str):
-        yield failed("ray", found, f"{INSTALL}, or serve with --workers 0")
+        yield failed("workers", found, f"{INSTALL}, or serve with --workers 0")
     elif "error" in found:
         remedy = _remedy(str(found["error"]), str(found["version"]), address)
-        yield failed("ray", one_line(str(found["error"]), 300), remedy)
+        yield failed("workers", one_line(str(found["error"]), 300), remedy)
     elif not address:
-        yield ok("ray", f"{found['version']}; a server starts its own")
+        yield ok("workers", f"{found['version']}; a server starts its own")
     else:
         yield _of_cluster(found, address, workers)
 
@@ -48,8 +48,8 @@ def _of_cluster(found: dict[str, Any], address: str, workers: int) -> Finding:
     said = f"{said} {found['nodes']} machines"
     if cpus < workers:
         remedy = f"formwright serve --workers {int(cpus)}, or add machines: ray start --address"
-        return failed("ray", f"{said}; {workers} workers want one each", remedy)
-    return ok("ray", said)
+        return failed("workers", f"{said}; {workers} workers want one each", remedy)
+    return ok("workers", said)
 
 
 def _asked(address: str) -> dict[str, Any] | str:

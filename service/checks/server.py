@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from datetime import datetime
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ...errors import one_line
@@ -24,11 +25,15 @@ if TYPE_CHECKING:
 
 TRUST = ("token", "token_file", "ca", "client_certificate", "client_key")
 START = "formwright serve"
+NAMES = "call it by a name of its certificate, or make one for this name: formwright certs"
 # what OpenSSL says of a certificate that is not trusted -> what to do
 DISTRUST = (
-    ("expired", "make another for the server: formwright certs; then restart it"),
+    ("expired", "make another for the server, in its place: formwright certs"),
     ("not yet valid", "set the clocks: timedatectl set-ntp true"),
-    ("mismatch", "call it by a name of its certificate, or make one for this name: formwright certs"),
+    (
+        "mismatch",
+        "call it by a name of its certificate, or make one for this name: formwright certs",
+    ),
     ("not valid for", "call it by a name of its certificate, or make one for it: formwright certs"),
     ("", "name the CA that has signed it: "),
 )
@@ -39,7 +44,7 @@ def of_server(look: Look) -> Iterator[Finding]:
     address, named = address_of(look), look.named("server")
     try:
         with needs("client", "a client"):
-            from ..probe import probe as _  # noqa: F401
+            import_module("..probe", __package__)
     except MissingExtraError as error:
         said, _, remedy = str(error).partition("; try: ")
         yield wrong("server", named, said, remedy)
@@ -78,12 +83,11 @@ def asked(look: Look) -> Probed | str:
 
 
 def reached(look: Look) -> bool:
-    """Whether there is anybody to ask, of whom `of_server` has not said already that there is
-    not."""
+    """Whether there is somebody to ask; if not, `of_server` has said so."""
     heard = _heard(look)
-    return heard is None or (
-        _unreachable(look, heard, address_of(look), False) is None and not isinstance(asked(look), str)
-    )
+    if heard is not None and _unreachable(look, heard, address_of(look), False):
+        return False
+    return not isinstance(asked(look), str)
 
 
 def _heard(look: Look) -> Heard | None:
@@ -93,9 +97,8 @@ def _heard(look: Look) -> Heard | None:
         host, port = host_and_port(address_of(look))
         if not port:
             return None
-        ca, certificate, key = (
-            os.path.expanduser(look.text(name)) for name in ("ca", "client_certificate", "client_key")
-        )
+        names = ("ca", "client_certificate", "client_key")
+        ca, certificate, key = (os.path.expanduser(look.text(name)) for name in names)
         pair = (certificate, key) if certificate and key else None
         try:
             return listen(host, port, look.patience_s, ca, pair)
@@ -108,7 +111,7 @@ def _heard(look: Look) -> Heard | None:
 def _unreachable(look: Look, heard: Heard, address: str, named: bool) -> Finding | None:
     """Why no call comes through; None if one may."""
     if heard.speaks in (Speaks.NOBODY, Speaks.NO_WAY, Speaks.SILENT):
-        said = f"no answer from {address} ({heard.why}); is `{START}` running there?"
+        said = f"no answer from {address} ({heard.why})"
         remedy = f"{START} there, or {look.variable('server', 'HOST:PORT')}; a firewall?"
         return wrong("server", named, said, remedy)
     tls = trust(look).is_secure(address)
@@ -120,7 +123,7 @@ def _unreachable(look: Look, heard: Heard, address: str, named: bool) -> Finding
         return failed("server", said, remedy)
     if heard.speaks is Speaks.TLS and not tls:
         said = f"{address} speaks TLS, and we do not"
-        return failed("server", said, look.variable("ca", "FILE")+", the CA that signed it")
+        return failed("server", said, look.variable("ca", "FILE") + ", the CA that signed it")
     if heard.refused:
         said = f"{address} does not take us: {heard.refused}"
         remedy = look.variable("client_certificate", "FILE")
@@ -151,12 +154,14 @@ def _of_answer(look: Look, address: str, named: bool) -> Iterator[Finding]:
     found = asked(look)
     if isinstance(found, str):
         why = "" if found.startswith("failed to connect") else f" ({one_line(found, 120)})"
-        said = f"no answer from {address}{why}; is `{START}` running there?"
+        said = f"no answer from {address}{why}"
         remedy = f"{START} there, or {look.variable('server', 'HOST:PORT')}"
         yield wrong("server", named, said, remedy)
     elif found.health != "SERVING":
         said = f"{address} says {found.health}"
-        remedy = "look into its log (journalctl -u formwright), and at its database: run doctor there"
+        remedy = (
+            "look into its log (journalctl -u formwright), and at its database: run doctor there"
+        )
         yield failed("server", said, remedy)
     elif found.lacks or found.more:
         older = f"it lacks {', '.join(found.lacks)}" if found.lacks else "it knows more calls"

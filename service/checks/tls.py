@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...extras import needs
+from ..errors import SetupError
+from ..exposure import exposure
 from ..settings import with_port
 from .finding import Finding, Status, failed, ok, warning
 from .look import Look
@@ -18,6 +20,20 @@ if TYPE_CHECKING:
     from cryptography import x509
 
 ANY = ("", "0.0.0.0", "::", "[::]")  # a server that listens everywhere
+
+
+def of_exposure(look: Look) -> Iterator[Finding]:
+    """Whether a server would start like this: other machines reach it with TLS and tokens only."""
+    given = [look.text(n) for n in ("host", "certificate", "key", "client_ca", "tokens")]
+    try:
+        wanted = exposure(*given)
+    except SetupError as error:
+        said, _, remedy = str(error).partition(": give ")
+        make = "formwright certs; then " + look.variable("certificate", "FILE")
+        yield failed("exposure", said, f"give {remedy}" if remedy else make)
+        return
+    tls = "with TLS" if wanted.tls else "without TLS"
+    yield ok("exposure", f"{given[0]} {tls}, {'with' if wanted.tokens else 'without'} tokens")
 
 
 def of_server_files(look: Look) -> Iterator[Finding]:

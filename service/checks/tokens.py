@@ -50,7 +50,9 @@ def _of_token_file(look: Look) -> Iterator[Finding]:
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or "it is no text"
         said = f"cannot read the token in {path}: {why}"
-        remedy = f"{CREATE} ... > {path}; chmod 600 {path}; or {look.variable('token_file', 'FILE')}"
+        remedy = (
+            f"{CREATE} ... > {path}; chmod 600 {path}; or {look.variable('token_file', 'FILE')}"
+        )
         yield failed("token file", said, remedy)
         return
     if read_token(text) is None:

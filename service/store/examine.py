@@ -50,9 +50,11 @@ def examine(given: str) -> Examined:
 
 
 def hurried(given: str) -> URL:
-    """The URL of a path or a URL, for whoever only looks: he waits for nobody long. Raises
-    SetupError."""
+    """The URL of a path or a URL, for whoever only looks: he waits for nobody long, and reads
+    databases that cannot be used too. Raises SetupError."""
     url = read_url(given)
-    if url.get_backend_name() == "postgresql" and "connect_timeout" not in url.query:
-        return url.update_query_dict({"connect_timeout": str(round(BUSY_S))})
-    return url
+    if url.get_backend_name() != "postgresql":
+        return url
+    # without an encoding texts of a database in SQL_ASCII come as bytes, also to SQLAlchemy
+    wanted = {"connect_timeout": str(round(BUSY_S)), "client_encoding": "utf8"}
+    return url.update_query_dict({name: wanted[name] for name in wanted if name not in url.query})

@@ -5,19 +5,24 @@ import asyncio
 import threading
 from contextlib import contextmanager
 
+from formwright.service.gate import Gate
 from formwright.service.host import Host
 from formwright.service.store import open_store
 
 
 @contextmanager
-def serving(path):
-    """Yields the address."""
+def serving(path, credentials=None, tokens=False):
+    """Yields the address. With `credentials` by TLS; with `tokens` for who shows one."""
     told, started = {}, threading.Event()
 
     async def serve():
         store = open_store(str(path))
-        host, stop = Host(store), asyncio.Event()
-        port = host.server.add_insecure_port("127.0.0.1:0")
+        host, stop = Host(store, Gate(store.access if tokens else None)), asyncio.Event()
+        address = "127.0.0.1:0"
+        if credentials is None:
+            port = host.server.add_insecure_port(address)
+        else:
+            port = host.server.add_secure_port(address, credentials)
         told.update(address=f"127.0.0.1:{port}", loop=asyncio.get_running_loop(), stop=stop)
         await host.start()
         running = asyncio.ensure_future(host.run())
