@@ -13,7 +13,8 @@
         ├── TooMany              more calls than one client may make; later they pass
         ├── Failed               what was to be made cannot be made
         ├── Unavailable          the server cannot be reached
-        │   └── Stopping             it is about to stop
+        │   ├── Stopping             it is about to stop
+        │   └── TooLate              it has worked on a call for as long as it may
         ├── InternalError        the server failed; its log has the rest under the id shown
         │   └── DatabaseError        its database did: it may answer again
         ├── SetupError           the server cannot start: port, database, or its version
@@ -81,6 +82,10 @@ class Unavailable(ServiceError, ConnectionError):
 
 class Stopping(Unavailable):
     """The server is about to stop."""
+
+
+class TooLate(Unavailable):
+    """A call without a deadline has taken as long as a server works on one."""
 
 
 class InternalError(ServiceError):

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
+from .client.remote import OPTIONS
 from .client.trust import Trust
 from .wire import search_pb2 as pb
 from .wire import search_pb2_grpc as pb_grpc
@@ -41,7 +42,7 @@ class Probed:
 def probe(server: str, timeout_s: float, trust: Trust = NOBODY) -> Probed | str:
     """Asks the server; a line that says why there is no answer. Raises SettingError for a file of
     ours that cannot be read."""
-    with trust.channel(server, ()) as channel:
+    with trust.channel(server, OPTIONS) as channel:
         try:
             request = health_pb2.HealthCheckRequest(service=SERVICE.full_name)
             stub: Any = health_pb2_grpc.HealthStub(channel)
@@ -74,7 +75,8 @@ def _calls(
     patience = threading.Timer(timeout_s, channel.close)  # reflection takes no time limit
     patience.start()
     try:
-        pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+        asking = grpc.intercept_channel(channel, _Showing(trust))
+        pool = DescriptorPool(ProtoReflectionDescriptorDatabase(asking))
         theirs = set(pool.FindServiceByName(SERVICE.full_name).methods_by_name)
     except (grpc.RpcError, KeyError, ValueError):  # no reflection there, or too slow
         return (), ()
@@ -82,3 +84,13 @@ def _calls(
         patience.cancel()
     ours = set(SERVICE.methods_by_name)
     return tuple(sorted(ours - theirs)), tuple(sorted(theirs - ours))
+
+
+class _Showing(grpc.StreamStreamClientInterceptor):
+    """Shows the token where the caller cannot."""
+
+    def __init__(self, trust: Trust) -> None:
+        self._metadata = trust.metadata()
+
+    def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:
+        return continuation(details._replace(metadata=self._metadata), requests)

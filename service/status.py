@@ -19,6 +19,7 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 from ..errors import FormwrightError, one_line
 from ..search import SpecError, UnknownNameError
 from . import errors
+from .access import redacted
 
 DOMAIN = "formwright"
 DETAILS = "grpc-status-details-bin"
@@ -51,6 +52,7 @@ TABLE: tuple[Row, ...] = (
     Row("SCOPE_TOO_NARROW", CODES.PERMISSION_DENIED, errors.Forbidden, errors.Forbidden),
     Row("TOO_MANY_CALLS", CODES.RESOURCE_EXHAUSTED, errors.TooMany, errors.TooMany),
     Row("DATABASE_AWAY", CODES.UNAVAILABLE, errors.DatabaseError, errors.Unavailable),
+    Row("TOO_LATE", CODES.DEADLINE_EXCEEDED, errors.TooLate, errors.Unavailable),
     Row("STOPPING", CODES.UNAVAILABLE, errors.Stopping, errors.Unavailable),
 )
 REASONS = {row.reason: row for row in TABLE}
@@ -93,7 +95,8 @@ def details_of(error: Exception, row: Row) -> tuple[tuple[str, bytes], ...]:
 
 
 def message_of(error: Exception) -> str:
-    return one_line(str(error), LONGEST).encode()[:LONGEST].decode(errors="ignore")
+    text = redacted(one_line(str(error), LONGEST))  # some errors repeat what was given
+    return text.encode()[:LONGEST].decode(errors="ignore")
 
 
 def raised_by(call: Any) -> tuple[type[FormwrightError], str]:

@@ -45,6 +45,20 @@ def certificates_in(path: str) -> list[x509.Certificate]:
         raise NotReadable(said, f"openssl x509 -in {path} -out {path}.pem") from None
 
 
+def certificate_of(text: str) -> x509.Certificate:
+    """That a server has shown, as PEM."""
+    return x509.load_pem_x509_certificate(text.encode())
+
+
+def may_sign(root: x509.Certificate) -> bool:
+    """Whether it may vouch for others."""
+    try:
+        found = root.extensions.get_extension_for_class(x509.BasicConstraints)
+    except x509.ExtensionNotFound:
+        return False
+    return found.value.ca
+
+
 def _content(path: str) -> bytes:
     try:
         return Path(path).expanduser().read_bytes()

@@ -22,7 +22,8 @@ from .finding import Finding, failed, ok, warning, wrong
 from .look import Look
 
 PACKAGE = "formwright"
-EXTRAS = ("", "client", "compiler", "report", "search", "service", "postgresql")  # "": what all need
+# whose packages are looked for; "": what all need
+EXTRAS = ("", "client", "compiler", "report", "search", "service", "postgresql")
 
 
 def of_python(look: Look) -> Iterator[Finding]:

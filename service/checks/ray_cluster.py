@@ -28,7 +28,7 @@ def of_ray(look: Look) -> Iterator[Finding]:
         yield ok("workers", "not wanted: --workers 0 evaluates in the scheduler's own process")
         return
     if installed("ray") is None:  # the packages say so too; this one says what is lost
-        yield warning("workers", "not installed: no workers", f"{INSTALL}, or serve with --workers 0")
+        yield warning("workers", "there is no Ray", f"{INSTALL}, or serve with --workers 0")
         return
     found = _asked(address)
     if isinstance(found, str):

@@ -68,7 +68,8 @@ def trust(look: Look) -> Trust:
     """Whom clients here trust, and how they say who they are. Raises SettingError."""
     from ..client.trust import Trust
 
-    return Trust.by_settings(**{name: look.text(name) for name in TRUST})
+    options = {name: str(look.options[name]) for name in TRUST if name in look.options}
+    return Trust.by_settings(address_of(look), **options)
 
 
 def asked(look: Look) -> Probed | str:
@@ -97,9 +98,10 @@ def _heard(look: Look) -> Heard | None:
         host, port = host_and_port(address_of(look))
         if not port:
             return None
-        names = ("ca", "client_certificate", "client_key")
-        ca, certificate, key = (os.path.expanduser(look.text(name)) for name in names)
+        ours = trust(look)
+        certificate, key = map(os.path.expanduser, (ours.client_certificate, ours.client_key))
         pair = (certificate, key) if certificate and key else None
+        ca = os.path.expanduser(ours.ca)
         try:
             return listen(host, port, look.patience_s, ca, pair)
         except OSError:  # a file of ours is no good, which another check says
@@ -118,7 +120,7 @@ def _unreachable(look: Look, heard: Heard, address: str, named: bool) -> Finding
     if heard.speaks is Speaks.PLAIN and tls:
         said = f"{address} speaks no TLS, and we do"
         remedy = f"{START} --certificate FILE --key FILE there"
-        if look.text("ca"):
+        if trust(look).ca:
             remedy += f", or unset {SETTINGS['ca'].variable}"
         return failed("server", said, remedy)
     if heard.speaks is Speaks.TLS and not tls:
@@ -139,13 +141,10 @@ def _unreachable(look: Look, heard: Heard, address: str, named: bool) -> Finding
 def _of_certificate(heard: Heard, now: datetime) -> Iterator[Finding]:
     """How long that of the server is still good."""
     try:
-        from cryptography import x509
-
-        from .certificates import of_dates
+        from .certificates import certificate_of, of_dates
     except ModuleNotFoundError:  # a client need not have what looks into certificates
         return
-    leaf = x509.load_pem_x509_certificate(heard.certificate.encode())
-    found = of_dates("server certificate", leaf, now)
+    found = of_dates("server certificate", certificate_of(heard.certificate), now)
     if found.status is not Status.FAILED:  # else it was not trusted either
         yield found
 

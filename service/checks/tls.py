@@ -6,7 +6,6 @@ Next: `certificates.py`, what is looked at in each; `server.py`, what is seen ov
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from ...extras import needs
 from ..errors import SetupError
@@ -15,9 +14,6 @@ from ..settings import with_port
 from .finding import Finding, Status, failed, ok, warning
 from .look import Look
 from .wire import host_and_port
-
-if TYPE_CHECKING:
-    from cryptography import x509
 
 ANY = ("", "0.0.0.0", "::", "[::]")  # a server that listens everywhere
 
@@ -99,7 +95,7 @@ def _of_roots(look: Look, name: str, setting: str) -> Iterator[Finding]:
     except c.NotReadable as error:
         yield failed(name, str(error), error.remedy)
         return
-    if none := [root for root in roots if not _may_sign(root)]:
+    if none := [root for root in roots if not c.may_sign(root)]:
         who = none[0].subject.rfc4514_string()
         said = f"{path}: {who} is not a CA, and may vouch for itself only"
         yield warning(name, said, "name the certificate of who has signed it")
@@ -109,13 +105,3 @@ def _of_roots(look: Look, name: str, setting: str) -> Iterator[Finding]:
         key=lambda finding: (finding.status is Status.OK, finding.status is Status.WARNING),
         default=ok(name, path),
     )
-
-
-def _may_sign(root: x509.Certificate) -> bool:
-    from cryptography import x509
-
-    try:
-        found = root.extensions.get_extension_for_class(x509.BasicConstraints)
-    except x509.ExtensionNotFound:
-        return False
-    return found.value.ca

@@ -98,16 +98,18 @@ def _handshake(host: str, port: int, limit_s: float, context: ssl.SSLContext) ->
 
 
 def _greeted(wrapped: ssl.SSLSocket) -> Heard:
-    """A server that does not take our certificate says so only after the greeting."""
+    """A server that does not take our certificate shows it only after the greeting: gRPC, which
+    speaks first where it takes us, hangs up without a word."""
     found = wrapped.getpeercert(binary_form=True) or b""
-    certificate = ssl.DER_cert_to_PEM_cert(found)
+    refused = ""
     try:
-        wrapped.recv(1)  # gRPC speaks first
+        if not wrapped.recv(1):
+            refused = "it hangs up, as on who shows no certificate or one that it does not trust"
     except ssl.SSLError as error:
-        return Heard(Speaks.TLS, certificate=certificate, refused=_words(error.reason or ""))
-    except OSError:
+        refused = _words(error.reason or "")
+    except OSError:  # it waits for us to speak
         pass
-    return Heard(Speaks.TLS, certificate=certificate)
+    return Heard(Speaks.TLS, certificate=ssl.DER_cert_to_PEM_cert(found), refused=refused)
 
 
 def _words(reason: str) -> str:

@@ -1,14 +1,19 @@
-"""Faults for the doctor: a list that grows by a decorator, and the world in which each is planted."""
+"""Faults for the doctor: a list that grows by a decorator, and the world they are planted in."""
 
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from formwright.service.checks.finding import ok
 from formwright.service.checks.look import Look, now
 from formwright.service.checkup import CHECKS, examined
 from formwright.service.settings import SETTINGS
+from formwright.service.store import open_store
+
+from .authority import Authority
 
 
 @dataclass
@@ -29,6 +34,14 @@ class World:
 
     def database(self):
         return self.request.getfixturevalue("postgresql")()
+
+    def store(self, given, do):
+        """What a store gives, which is closed before anybody looks."""
+        store = open_store(str(given))
+        try:
+            return do(store)
+        finally:
+            store.close()
 
     def look(self):
         return Look(self.options, self.clock, self.patience_s)
@@ -65,6 +78,25 @@ def assert_found(world, plant, check, name, status, says, remedy):
     plant(world)
     found = [each for each in world.findings(check) if each.name == name and each.status != "ok"]
     assert [each.status for each in found] == [status], world.findings(check)
-    assert says in found[0].said
-    assert remedy in found[0].remedy
-    assert "\n" not in found[0].said + found[0].remedy
+    (it,) = found
+    assert says in it.said, it.said
+    assert remedy in it.remedy, it.remedy
+    assert "\n" not in it.said + it.remedy, it
+
+
+@contextmanager
+def threads():
+    with ThreadPoolExecutor(4) as pool:
+        yield pool
+
+
+def finding():
+    return ok("anything", "is well")
+
+
+def pair(world, *, of=None, **how):
+    """The server's certificate and key, and the CA for clients."""
+    by = of or Authority(world.folder)
+    certificate, key = by.pair("server", **how)
+    world.options |= {"certificate": certificate, "key": key, "ca": str(by.file)}
+    return by
