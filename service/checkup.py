@@ -7,15 +7,15 @@ It must not know what is looked at. Next: `checks/finding.py`; `cli/doctor.py` s
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-from ..errors import FormwrightError, one_line
+from ..errors import FormwrightError, one_line, unknown
 from ..extras import MissingExtraError
 from .checks import database, installed, machine, ports, ray_cluster, server, tls, tokens
 from .checks.finding import Finding, failed, warning
 from .checks.look import Look
-from .errors import SettingError
+from .errors import InvalidRequest, SettingError
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,16 @@ CHECKS = (
 # fmt: on
 
 
-def checkup(look: Look) -> Iterator[Finding]:
-    """What all checks find, in their order. Raises nothing."""
+def checkup(look: Look, only: Collection[str] = ()) -> Iterator[Finding]:
+    """What the checks find, in their order; `only` those of these names, if there are any. Raises
+    InvalidRequest for a name that no check has."""
+    known = [check.name for check in CHECKS]
+    for name in only:
+        if name not in known:
+            raise InvalidRequest(unknown("check", name, known))
     for check in CHECKS:
-        yield from examined(check, look)
+        if not only or check.name in only:
+            yield from examined(check, look)
 
 
 def examined(check: Check, look: Look) -> list[Finding]:

@@ -39,18 +39,14 @@ def of_port(look: Look) -> Iterator[Finding]:
     if found.errno != errno.EADDRINUSE:
         yield _not_ours("port", host, port, found, named, look.variable("host", "HOST"))
         return
-    here = _here(host)
-    if _is_server(here, port, look.patience_s):
+    here, by = _here(host), _process(port) or "another process"
+    said = f"{host}:{port} is taken by {by}"
+    if listen(here, port, look.patience_s).speaks is Speaks.TLS:
+        yield ok("port", f"{said}, which speaks TLS")  # ours, perhaps; `of_server` knows better
+    elif _is_server(here, port, look.patience_s):
         yield ok("port", f"{host}:{port}: a server listens there already")
-        return
-    speaks = listen(here, port, look.patience_s).speaks
-    what = " which speaks TLS" if speaks is Speaks.TLS else ""
-    by = _process(port) or "another process"
-    said = f"{host}:{port} is taken by {by}{what}"
-    if speaks is Speaks.TLS:  # ours, perhaps; the check of the server knows better
-        yield ok("port", said)
-        return
-    yield wrong("port", named, f"{said}, no server of ours", f"end it, or {other}")
+    else:
+        yield wrong("port", named, f"{said}, no server of ours", f"end it, or {other}")
 
 
 def of_web(look: Look) -> Iterator[Finding]:

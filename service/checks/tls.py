@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from ...extras import needs
 from ..errors import SetupError
 from ..exposure import exposure
-from ..settings import with_port
+from ..settings import SETTINGS, with_port
 from .finding import Finding, Status, failed, ok, warning
 from .look import Look
 from .wire import host_and_port
@@ -19,17 +19,22 @@ ANY = ("", "0.0.0.0", "::", "[::]")  # a server that listens everywhere
 
 
 def of_exposure(look: Look) -> Iterator[Finding]:
-    """Whether a server would start like this: other machines reach it with TLS and tokens only."""
-    given = [look.text(n) for n in ("host", "certificate", "key", "client_ca", "tokens")]
-    try:
-        wanted = exposure(*given)
-    except SetupError as error:
-        said, _, remedy = str(error).partition(": give ")
-        make = "formwright certs; then " + look.variable("certificate", "FILE")
-        yield failed("exposure", said, f"give {remedy}" if remedy else make)
-        return
-    tls = "with TLS" if wanted.tls else "without TLS"
-    yield ok("exposure", f"{given[0]} {tls}, {'with' if wanted.tokens else 'without'} tokens")
+    """Whether a server would start like this, and its page: other machines reach them with TLS and
+    tokens only."""
+    hosts = [look.text("host")]
+    if "web" in SETTINGS and ":" in look.text("web"):
+        hosts.append(host_and_port(look.text("web"))[0])
+    given = [look.text(name) for name in ("certificate", "key", "client_ca", "tokens")]
+    for host in dict.fromkeys(hosts):
+        try:
+            wanted = exposure(host, *given)
+        except SetupError as error:
+            said, _, remedy = str(error).partition(": give ")
+            make = "formwright certs; then " + look.variable("certificate", "FILE")
+            yield failed("exposure", said, f"give {remedy}" if remedy else make)
+            continue
+        tls = "with TLS" if wanted.tls else "without TLS"
+        yield ok("exposure", f"{host} {tls}, {'with' if wanted.tokens else 'without'} tokens")
 
 
 def of_server_files(look: Look) -> Iterator[Finding]:

@@ -36,6 +36,8 @@ def doctor_parser() -> argparse.ArgumentParser:
         add_setting(made, name)
     # settings that cannot be are something to report, not to end at
     made.set_defaults(**dict.fromkeys(LOOKED_AT))
+    only = "only this check; again for more; of a container's health: server"
+    made.add_argument("--only", action="append", default=[], metavar="CHECK", help=only)
     made.add_argument("-o", "--output", choices=FORMATS, default="table", help="as elsewhere")
     return made
 
@@ -50,7 +52,7 @@ def _doctor(given: argparse.Namespace, console: Console) -> int:
 
     options = {name: getattr(given, name) for name in LOOKED_AT}
     look = Look({name: value for name, value in options.items() if value is not None})
-    findings = list(checkup(look))
+    findings = list(checkup(look, given.only))
     show(given, console, map(asdict, findings), lambda: _shown(findings))
     return 1 if any(finding.status == "failed" for finding in findings) else 0
 

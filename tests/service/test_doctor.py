@@ -59,6 +59,17 @@ def test_what_people_see(folder):
     assert lines[-1].endswith(" failed")
 
 
+def test_one_check_only(server):
+    done = doctor("--only", "server", "--server", server, "-o", "json")
+    assert list(by_name(done.stdout)) == ["server"]
+    assert done.returncode == 0
+    assert doctor("--only", "server", "--server", "127.0.0.1:1").returncode == 1
+
+    done = doctor("--only", "sever")
+    assert done.returncode == 2
+    assert "Did you mean 'server'?" in done.stderr
+
+
 def test_nothing_is_there_and_nobody_asked_for_it(folder):
     rows = by_name(doctor("-o", "json").stdout)
     assert rows["database"]["status"] == "ok"
