@@ -16,7 +16,7 @@ from typing import Any
 
 from ...extras import MissingExtraError, needs
 from ..settings import SETTINGS
-from .finding import Finding, ok, warning, wrong
+from .finding import Finding, failed, ok, warning, wrong
 from .look import Look
 from .wire import Speaks, host_and_port, listen, trusting_all
 
@@ -69,35 +69,42 @@ def of_web(look: Look) -> Iterator[Finding]:
 
 
 def _of_page(look: Look, host: str, port: int, other: str) -> Iterator[Finding]:
-    date = _date(_here(host), port, look)
-    if date is None:
+    status, date = _answer(_here(host), port, look)
+    if status not in (200, 503):
         by = _process(port) or "another process"
-        said = f"{host}:{port} is taken by {by}, which is no page"
+        said = f"{host}:{port} is taken by {by}, which is no page of ours"
         yield wrong("web port", True, said, f"end it, or {other}")
         return
-    yield ok("web port", f"{host}:{port}: a page is served there already")
-    ahead = (date - look.clock()).total_seconds()
+    if status == 503:
+        said = f"{host}:{port}: the page says that the database does not answer"
+        yield failed("web port", said, "see what is said of the database; formwright doctor there")
+    else:
+        yield ok("web port", f"{host}:{port}: a page is served there already")
+    ahead = (date - look.clock()).total_seconds() if date else 0.0
     if abs(ahead) > CLOCK_S:
         said = f"the page's clock differs from ours by {abs(ahead):.0f} s"
         yield warning("clock", said, "timedatectl set-ntp true, on both machines")
 
 
-def _date(host: str, port: int, look: Look) -> datetime | None:
-    """What time it is there, by the header of an answer; None where nobody speaks HTTP."""
+def _answer(host: str, port: int, look: Look) -> tuple[int, datetime | None]:
+    """What a page says of its health, and what time it is there; 0 where nobody speaks HTTP."""
     limit_s = look.patience_s
-    connection = http.client.HTTPConnection(host, port, timeout=look.patience_s)
+    connection = http.client.HTTPConnection(host, port, timeout=limit_s)
     if listen(host, port, limit_s).speaks is Speaks.TLS:
         connection = http.client.HTTPSConnection(
             host, port, timeout=limit_s, context=trusting_all()
         )
     try:
-        connection.request("HEAD", "/")
-        date = parsedate_to_datetime(connection.getresponse().headers["Date"])
-    except (OSError, http.client.HTTPException, TypeError, ValueError):
-        return None
+        connection.request("GET", "/healthz")
+        answer = connection.getresponse()
+        date = parsedate_to_datetime(answer.headers["Date"])
+    except (OSError, http.client.HTTPException):
+        return 0, None
+    except (TypeError, ValueError):  # an answer without a date
+        return answer.status, None
     finally:
         connection.close()
-    return date if date.tzinfo else date.replace(tzinfo=UTC)
+    return answer.status, date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 def _taken(host: str, port: int) -> OSError | None:
