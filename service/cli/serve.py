@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 from dataclasses import fields, replace
 
 from rich.console import Console
@@ -48,6 +49,8 @@ def scheduler(arguments: list[str]) -> int:
 
 
 def _serve(given: argparse.Namespace, console: Console) -> int:
+    # gRPC would write a line for whoever knocks without TLS
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from ..server import serve as serving  # loads SQLAlchemy, which no other command needs
 
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)

@@ -7,9 +7,11 @@ import sqlite3
 import subprocess
 import sys
 from importlib import metadata
+from types import SimpleNamespace
 
 import pytest
 
+from formwright.__main__ import main
 from formwright.service.checks import installed
 from formwright.service.checks.finding import Status
 from formwright.service.checks.look import Look
@@ -24,14 +26,24 @@ def folder(tmp_path, monkeypatch):
     for setting in SETTINGS.values():
         monkeypatch.delenv(setting.variable, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "none"))
+    monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def doctor(*arguments):
-    command = [sys.executable, "-P", "-m", "formwright", "doctor", *map(str, arguments)]
-    wide = os.environ | {"COLUMNS": "300"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=wide)
+@pytest.fixture
+def doctor(capsys):
+    """The command, without workers, for which it would load Ray in a process of its own."""
+
+    def run(*arguments):
+        try:
+            code = main(["doctor", "--workers", "0", *map(str, arguments)])
+        except SystemExit as error:
+            code = error.code
+        said = capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=said.out, stderr=said.err)
+
+    return run
 
 
 def by_name(rows):
@@ -39,7 +51,9 @@ def by_name(rows):
 
 
 def test_all_is_well(server, database):
-    done = doctor("--server", server, "--database", database, "-o", "json")
+    command = [sys.executable, "-P", "-m", "formwright", "doctor"]
+    command += ["--server", server, "--database", str(database), "-o", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     rows = by_name(done.stdout)
     assert done.returncode == any(row["status"] == "failed" for row in rows.values())
 
@@ -49,7 +63,7 @@ def test_all_is_well(server, database):
     assert f"{database}, schema 0" in rows["database"]["said"]
 
 
-def test_what_people_see(folder):
+def test_what_people_see(folder, doctor):
     done = doctor("--database", "new.db")
     lines = done.stdout.splitlines()
     (at,) = (n for n, line in enumerate(lines) if "there is no" in line and "new.db" in line)
@@ -59,7 +73,7 @@ def test_what_people_see(folder):
     assert lines[-1].endswith(" failed")
 
 
-def test_one_check_only(server):
+def test_one_check_only(server, doctor):
     done = doctor("--only", "server", "--server", server, "-o", "json")
     assert list(by_name(done.stdout)) == ["server"]
     assert done.returncode == 0
@@ -70,7 +84,7 @@ def test_one_check_only(server):
     assert "Did you mean 'server'?" in done.stderr
 
 
-def test_nothing_is_there_and_nobody_asked_for_it(folder):
+def test_nothing_is_there_and_nobody_asked_for_it(folder, doctor):
     rows = by_name(doctor("-o", "json").stdout)
     assert rows["database"]["status"] == "ok"
     assert "`formwright serve` makes it" in rows["database"]["said"]
@@ -78,7 +92,7 @@ def test_nothing_is_there_and_nobody_asked_for_it(folder):
     assert os.listdir(folder) == []
 
 
-def test_what_was_named_must_be_there(folder, monkeypatch):
+def test_what_was_named_must_be_there(folder, doctor, monkeypatch):
     monkeypatch.setenv("FORMWRIGHT_SERVER", "127.0.0.1:1")
     done = doctor("-o", "json")
     rows = by_name(done.stdout)
@@ -93,7 +107,7 @@ def test_what_was_named_must_be_there(folder, monkeypatch):
 def test_a_database_is_not_changed(folder):
     path = folder / "old.db"
     open_store(str(path)).close()
-    look = Look({"database": str(path)})
+    look = Look({"database": str(path), "workers": 0})
     before = path.read_bytes()
     found = [finding for row in CHECKS for finding in examined(row, look)]
     assert {each.name: each.status for each in found}["database"] is Status.OK
@@ -111,7 +125,7 @@ def test_a_database_of_another_version_is_not_changed(folder, version):
     connection.close()
     before = path.read_bytes()
     for row in CHECKS:
-        examined(row, Look({"database": str(path)}))
+        examined(row, Look({"database": str(path), "workers": 0}))
     assert path.read_bytes() == before
     assert os.listdir(folder) == ["old.db"]
 
@@ -128,7 +142,7 @@ def test_any_kind_of_database(url):
     assert len(found) > 4
 
 
-def test_settings_that_cannot_be_are_a_row_and_not_the_end(folder):
+def test_settings_that_cannot_be_are_a_row_and_not_the_end(folder, doctor):
     (folder / "formwright.toml").write_text("[serve]\ndatabse = 'x'")
     done = doctor("-o", "json")
     rows = by_name(done.stdout)

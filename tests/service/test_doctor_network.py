@@ -13,7 +13,6 @@ from formwright.service.access import Scope
 from formwright.service.checks.look import Look
 from formwright.service.checkup import CHECKS, Check, checkup, examined
 from formwright.service.probe import SERVICE
-from formwright.service.tls import server_credentials
 
 from . import planted
 from .authority import Authority
@@ -67,9 +66,9 @@ def an_address_of_another_machine(world):
 def served(world, tokens=False, **how):
     """A server with TLS, and clients who trust it."""
     by = pair(world, **how)
-    credentials = server_credentials(world.options["certificate"], world.options["key"])
+    files = (world.options["certificate"], world.options["key"])
     path = world.folder / "searches.db"
-    address = world.enter(serving(path, credentials, tokens=tokens))
+    address = world.enter(serving(path, tls=files, tokens=tokens))
     world.options |= {"server": address, "database": str(path)}
     return by
 
@@ -125,11 +124,9 @@ def a_server_with_another_name(world):
 
 def of_clients_with_certificates(world):
     by = pair(world)
-    credentials = server_credentials(
-        world.options["certificate"], world.options["key"], str(by.file)
-    )
+    files = (world.options["certificate"], world.options["key"], str(by.file))
     path = world.folder / "searches.db"
-    world.options["server"] = world.enter(serving(path, credentials))
+    world.options["server"] = world.enter(serving(path, tls=files))
     return by
 
 
