@@ -8,7 +8,6 @@ Next: `ray_pool.py`.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from contextlib import redirect_stdout
 
@@ -23,7 +22,6 @@ def look(address: str) -> dict[str, object]:
     found: dict[str, object] = {"version": ray.__version__}
     if not address:
         return found
-    os.environ["RAY_ADDRESS"] = ""  # which would go before what was asked for
     try:
         leave = ray_pool.connect(address)
     except PoolError as error:

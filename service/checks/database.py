@@ -221,7 +221,8 @@ def of_searches(look: Look) -> Iterator[Finding]:
     given = look.text("database")
     now = waiting(given)
     said = f"{now.queued} wait, {now.running} are being worked on"
-    run = f"formwright scheduler --database {found.where}"
+    # an URL is not said again: a password in it would be missing there
+    run = f"formwright scheduler --database {found.file}" if found.file else "formwright scheduler"
     if now.lost and not now.running:
         said = f"{now.lost} lost their scheduler {_ago(now.lost_s)} ago, and nobody went on"
         yield warning("searches", said, f"start `formwright serve`, or `{run}`")

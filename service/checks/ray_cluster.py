@@ -43,9 +43,9 @@ def of_ray(look: Look) -> Iterator[Finding]:
 
 
 def _of_cluster(found: dict[str, Any], address: str, workers: int) -> Finding:
-    cpus, free = found["cpus"], found["free"]
-    said = f"{address}, version {found['version']}: {free:g} of {cpus:g} CPUs are free on"
-    said = f"{said} {found['nodes']} machines"
+    cpus, free, nodes = found["cpus"], found["free"], found["nodes"]
+    of = f"{nodes} machine{'s' if nodes != 1 else ''}"
+    said = f"{address}, version {found['version']}: {free:g} of {cpus:g} CPUs are free on {of}"
     if cpus < workers:
         remedy = f"formwright serve --workers {int(cpus)}, or add machines: ray start --address"
         return failed("workers", f"{said}; {workers} workers want one each", remedy)
@@ -72,7 +72,10 @@ def _asked(address: str) -> dict[str, Any] | str:
 def _remedy(error: str, version: str, address: str) -> str:
     if "ersion" in error and "mismatch" in error:
         return f"the same Ray everywhere: pip install ray=={version} on the cluster, or its here"
-    if "token" in error and "no Ray cluster answers" not in error:
-        return "export RAY_AUTH_TOKEN as the cluster's, or see that the cluster is well: ray status"
+    if "no Ray cluster answers" not in error:  # somebody listens, and does not take us
+        token = (
+            "RAY_AUTH_MODE=token RAY_AUTH_TOKEN=... as the cluster's (there: ray get-auth-token)"
+        )
+        return f"{token}; or it is not well: ray status"
     port = address.rpartition(":")[2]
-    return f"ray start --head --port={port} there; and see the setting `ray` (FORMWRIGHT_RAY)"
+    return f"ray start --head --port={port} there; or another address in FORMWRIGHT_RAY"

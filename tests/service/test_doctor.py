@@ -104,6 +104,12 @@ def test_what_was_named_must_be_there(folder, doctor, monkeypatch):
     assert os.listdir(folder) == []
 
 
+def test_passwords_are_not_said(doctor):
+    done = doctor("--database", "postgresql://me:geheim@127.0.0.1:1/name", "-o", "json")
+    assert by_name(done.stdout)["database"]["status"] == "failed"
+    assert "geheim" not in done.stdout + done.stderr
+
+
 def test_a_database_is_not_changed(folder):
     path = folder / "old.db"
     open_store(str(path)).close()

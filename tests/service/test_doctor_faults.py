@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from formwright.service.checks import machine
+from formwright.service.checks import machine, ray_cluster
 
 from . import planted
 
@@ -91,6 +91,28 @@ def a_cache_that_cannot_be(world):
 @faults.row("workers", "workers", "failed", "no Ray cluster answers", "ray start --head --port=1")
 def a_cluster_where_nobody_listens(world):
     world.options["ray"] = "127.0.0.1:1"
+
+
+def answers(world, **said):
+    """What the process that looks at a cluster has found, as it does."""
+    world.options |= {"ray": "10.0.0.5:6379", "workers": 8}
+    found = {"version": "2.60.0"} | said
+    world.patch.setattr(ray_cluster, "_asked", lambda address: found)
+
+
+@faults.row("workers", "workers", "failed", "8 workers want one each", "--workers 2,")
+def a_cluster_that_is_too_small(world):
+    answers(world, cpus=2.0, free=1.0, nodes=1)
+
+
+@faults.row("workers", "workers", "failed", "Failed to connect", "RAY_AUTH_TOKEN=")
+def a_cluster_that_wants_a_token(world):
+    answers(world, error="Ray did not start: Failed to connect to Ray cluster at 10.0.0.5:6379")
+
+
+@faults.row("workers", "workers", "failed", "Version mismatch", "ray==2.60.0 on the cluster")
+def a_cluster_of_another_version(world):
+    answers(world, error="Ray did not start: Version mismatch: The cluster was started with: 2.50")
 
 
 @faults.row("workers", "workers", "failed", "cannot be loaded", "formwright[search]")
