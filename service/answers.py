@@ -18,19 +18,24 @@ Key = tuple[str, bytes]
 
 
 class Answers:
-    """By method and encoded request, the latest used ones. Not thread safe."""
+    """By method and encoded request, the latest used ones; `hits` and `misses` count. Not thread
+    safe."""
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._kept: OrderedDict[Key, bytes] = OrderedDict()
         self._version: int | None = None
         self._bytes, self._most = 0, most_bytes
+        self.hits = self.misses = 0
 
     def get(self, key: Key, version: int | None) -> bytes | None:
         """The answer as of this version, if it is kept."""
-        if version is None or version != self._version:
-            return None
-        found = self._kept.get(key)
-        if found is not None:
+        found = None
+        if version is not None and version == self._version:
+            found = self._kept.get(key)
+        if found is None:
+            self.misses += 1
+        else:
+            self.hits += 1
             self._kept.move_to_end(key)
         return found
 

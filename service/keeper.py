@@ -20,7 +20,9 @@ from types import TracebackType
 
 from ..errors import FormwrightError, one_line
 from ..search import Fenced
+from . import logs, names
 from .errors import InvalidRequest, ServiceError
+from .labels import labels
 from .leases import follow_parent, leased
 from .records import ArtifactClaim
 from .settings import LEASE_S
@@ -79,7 +81,9 @@ class Keepers:
 
     def _keep_in(self, folder: str) -> bool:
         command = [*self._command, f"--folder={folder}"]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, start_new_session=True, env=logs.passed_on()
+        )
         while process.poll() is None and not self._over():
             self._ended.wait(LOOK_S / 5)
         if process.stdin is not None:
@@ -107,10 +111,13 @@ def keep_all(store: Store, owner: str, folder: Path) -> None:
     while store.artifacts.waiting():
         claim = store.artifacts.claim(owner, LEASE_S)
         if claim is not None:
-            try:
-                _keep(store, claim, folder)
-            except Fenced as error:
-                log.info("%s", error)
+            id, number = claim.search_id, claim.trial.number
+            with labels(search=id, trial=number, artifact=names.artifact_name(id, number)):
+                try:
+                    log.info("claimed, epoch %d", claim.epoch)
+                    _keep(store, claim, folder)
+                except Fenced as error:
+                    log.info("%s", error)
 
 
 def _keep(store: Store, claim: ArtifactClaim, folder: Path) -> None:
@@ -152,7 +159,7 @@ def main() -> int:
     for name in ("--database", "--owner", "--folder"):
         parser.add_argument(name, required=True)
     given = parser.parse_args()
-    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
+    logs.set_up_as_told()
     folder = Path(given.folder)
     # whoever is killed removes nothing, and then this one does
     follow_parent(lambda: shutil.rmtree(folder, ignore_errors=True), 0.0)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import sys
 from dataclasses import replace
 
 from rich.console import Console
 
+from .. import logs
 from ..errors import SetupError
 from ..settings import SETTINGS, Settings
 from .common import add_setting, parser, run
@@ -24,6 +24,7 @@ def serve_parser() -> argparse.ArgumentParser:
     for name in ("host", "port", "workers"):
         add_setting(made, name)
     add_setting(made, "ray", metavar="ADDRESS")
+    _add_logs(made)
     made.add_argument("--with-parent", action="store_true", help="end when standard input closes")
     return made
 
@@ -38,6 +39,7 @@ def scheduler_parser() -> argparse.ArgumentParser:
     add_setting(made, "database", metavar="FILE")
     add_setting(made, "workers")
     add_setting(made, "ray", metavar="ADDRESS")
+    _add_logs(made)
     made.set_defaults(database=replace(SETTINGS["database"], default=""))  # never a new one
     return made
 
@@ -46,10 +48,15 @@ def scheduler(arguments: list[str]) -> int:
     return run(scheduler_parser(), arguments, _scheduler)
 
 
+def _add_logs(to: argparse.ArgumentParser) -> None:
+    add_setting(to, "log_format")
+    add_setting(to, "log_level")
+
+
 def _serve(given: argparse.Namespace, console: Console) -> int:
     from ..server import serve as serving  # loads SQLAlchemy, which no other command needs
 
-    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
+    logs.set_up(given.log_format, given.log_level)
     settings = Settings(
         given.database, given.host, given.port, given.workers, given.ray or None, given.with_parent
     )
@@ -77,5 +84,5 @@ def _scheduler(given: argparse.Namespace, console: Console) -> int:
             f"name the server's database: --database, {setting.variable}, or {setting.key} in the "
             "file with settings"
         )
-    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
+    logs.set_up(given.log_format, given.log_level)
     return run_scheduler(given.database, given.workers, given.ray or None)
