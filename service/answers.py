@@ -14,12 +14,11 @@ LARGEST = 1 << 20  # one that is larger is not kept,
 LONGEST = 4096  # nor one to a longer request
 EACH = 256  # what keeping one takes besides
 
-Key = tuple[str, bytes]
+Key = tuple[str, bytes]  # the method, with whose searches are seen, and the request
 
 
 class Answers:
-    """By method and encoded request, the latest used ones; `hits` and `misses` count. Not thread
-    safe."""
+    """By method and encoded request, the latest used ones. Not thread safe."""
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._kept: OrderedDict[Key, bytes] = OrderedDict()
@@ -38,6 +37,10 @@ class Answers:
             self.hits += 1
             self._kept.move_to_end(key)
         return found
+
+    def lookups(self) -> dict[tuple[str, ...], float]:
+        """How many there were, by what came of them."""
+        return {("hit",): self.hits, ("miss",): self.misses}
 
     def put(self, key: Key, version: int | None, answer: bytes) -> None:
         """`version` is from before the answer was read. One that is out of date is not kept."""

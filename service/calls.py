@@ -1,7 +1,7 @@
 """What is told of each call: labels for what it logs, one line at its end, and its numbers.
 
-    with calls.of("GetSearch", request, pb.GetSearchRequest, caller) as call:
-        ...
+    with calls.of("GetSearch", request, pb.GetSearchRequest) as call:
+        call.by(owner, token)  # once it is known
         call.refused(code, reason, said)  # if it is, before gRPC is told
 
 It is on the way of every call, so it does little: the line, and what the request is about, are made
@@ -14,7 +14,6 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -24,24 +23,13 @@ from google.protobuf.message import DecodeError
 from . import names
 from .labels import add, labels
 from .metrics import Metrics
-from .rpc.methods import METHODS, SERVICE, STREAMS
+from .rpc.methods import WATCH
 
 log = logging.getLogger("formwright.access")
 
-WATCH, OTHER = "WatchSearch", "other"
-_HEALTH, _REFLECTION = "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"
-# path -> what it is called in logs and numbers; all else is OTHER, for paths come from outside
-NAMES: Mapping[str, str] = {
-    **{f"/{SERVICE}/{method.name}": method.name for method in METHODS},
-    **{f"/{SERVICE}/{stream.name}": stream.name for stream in STREAMS},
-    f"/{SERVICE}/{WATCH}": WATCH,
-    f"/{_HEALTH}/Check": "Health/Check",
-    f"/{_HEALTH}/Watch": "Health/Watch",
-    f"/{_REFLECTION}/ServerReflectionInfo": "ServerReflection",
-}
-KNOWN = frozenset(NAMES.values())
-LASTING = frozenset({WATCH, "Health/Watch", "ServerReflection"})  # as long as a client wants
-QUIET = frozenset({"Health/Check", "Health/Watch"})  # somebody asks every few seconds
+CHECK = "Health/Check"
+LASTING = frozenset({WATCH})  # as long as a client wants
+QUIET = frozenset({CHECK})  # somebody asks every few seconds
 
 
 class Call:
@@ -50,11 +38,16 @@ class Call:
     __slots__ = ("_calls", "_code", "_kind", "_labels", "_reason", "_request", "_said", "_since",
                  "id", "method")  # fmt: skip
 
-    def __init__(self, calls: Calls, method: str, request: bytes, kind: Any, caller: str) -> None:
+    def __init__(self, calls: Calls, method: str, request: bytes, kind: Any) -> None:
         self._calls, self._request, self._kind = calls, request, kind
         self.id, self.method = secrets.token_hex(6), method
         self._code = self._reason = self._said = ""
-        self._labels = labels(call=self.id, method=method, caller=caller)
+        self._labels = labels(call=self.id, method=method)
+
+    def by(self, owner: str, token: str) -> None:
+        """Who has made it, by the id of a token; nobody where none is asked for."""
+        if token:
+            add(caller=f"{owner}/{token}")
 
     def refused(self, code: str, reason: str, said: str = "") -> None:
         """How it ends: the name of a status code, and why."""
@@ -104,11 +97,10 @@ class Calls:
     def __init__(self, metrics: Metrics) -> None:
         self.metrics = metrics
 
-    def of(self, method: str, request: bytes = b"", kind: Any = None, caller: str = "") -> Call:
-        """A call of a method, by its name or its path. `kind` is the class of its message, which
-        says what it is about; `caller` an owner and the id of a token."""
-        name = method if method in KNOWN else NAMES.get(method, OTHER)
-        return Call(self, name, request, kind, caller)
+    def of(self, method: str, request: bytes = b"", kind: Any = None) -> Call:
+        """A call of a method of ours. `kind` is the class of its message, which says what it is
+        about."""
+        return Call(self, method, request, kind)
 
 
 def about(message: Any) -> None:

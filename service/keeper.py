@@ -21,11 +21,12 @@ from types import TracebackType
 from ..errors import FormwrightError, one_line
 from ..search import Fenced
 from . import logs, names
+from .configured import resolve
 from .errors import InvalidRequest, ServiceError
 from .labels import labels
 from .leases import follow_parent, leased
 from .records import ArtifactClaim
-from .settings import LEASE_S
+from .settings import LEASE_S, SETTINGS
 from .store import Store, open_store
 
 log = logging.getLogger("formwright.scheduler")
@@ -42,7 +43,8 @@ class Keepers:
     def __init__(self, store: Store, database: str, owner: str, stopping: threading.Event) -> None:
         self._store, self._owner, self._stopping = store, owner, stopping
         self._command = [sys.executable, "-P", "-m", "formwright.service.keeper"]
-        self._command += [f"--database={database}", f"--owner={owner}"]
+        self._command += [f"--owner={owner}"]
+        self._environment = {**logs.passed_on(), SETTINGS["database"].variable: database}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="formwright-keepers")
 
@@ -82,7 +84,7 @@ class Keepers:
     def _keep_in(self, folder: str) -> bool:
         command = [*self._command, f"--folder={folder}"]
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, start_new_session=True, env=logs.passed_on()
+            command, env=self._environment, stdin=subprocess.PIPE, start_new_session=True
         )
         while process.poll() is None and not self._over():
             self._ended.wait(LOOK_S / 5)
@@ -156,7 +158,7 @@ def _keep(store: Store, claim: ArtifactClaim, folder: Path) -> None:
 def main() -> int:
     """The process. Exit code 1 if the database fails; what was being made is made again."""
     parser = argparse.ArgumentParser()
-    for name in ("--database", "--owner", "--folder"):
+    for name in ("--owner", "--folder"):
         parser.add_argument(name, required=True)
     given = parser.parse_args()
     logs.set_up_as_told()
@@ -164,7 +166,7 @@ def main() -> int:
     # whoever is killed removes nothing, and then this one does
     follow_parent(lambda: shutil.rmtree(folder, ignore_errors=True), 0.0)
     try:
-        store = open_store(given.database)
+        store = open_store(str(resolve(SETTINGS["database"]).value))
         keep_all(store, given.owner, folder)
         store.close()
     except ServiceError as error:

@@ -29,13 +29,14 @@ from ..search import (
     make_pool,
 )
 from . import logs
+from .configured import resolve
 from .errors import DatabaseError, ServiceError, SetupError
 from .keeper import Keepers
 from .labels import labels
 from .leases import follow_parent, leased
 from .names import new_owner
 from .records import Claim, SearchState
-from .settings import LEASE_S
+from .settings import LEASE_S, SETTINGS
 from .store import Store, open_store
 
 log = logging.getLogger("formwright.scheduler")
@@ -201,16 +202,14 @@ def run_scheduler(
 def main() -> int:
     """The process beside a server."""
     parser = argparse.ArgumentParser()
-    for name in ("--database", "--owner"):
-        parser.add_argument(name, required=True)
+    parser.add_argument("--owner", required=True)
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--ray")
     given = parser.parse_args()
     logs.set_up_as_told()
     try:
-        return run_scheduler(
-            given.database, given.workers, given.ray, given.owner, with_parent=True
-        )
+        database = str(resolve(SETTINGS["database"]).value)
+        return run_scheduler(database, given.workers, given.ray, given.owner, with_parent=True)
     except SetupError as error:
         log.error("%s", error)
         return 2

@@ -13,7 +13,7 @@ import sys
 from . import logs
 from .errors import ServiceError
 from .names import new_owner
-from .settings import LEASE_S, Settings
+from .settings import LEASE_S, SETTINGS, Settings
 from .store import Store
 
 log = logging.getLogger("formwright.service")
@@ -69,8 +69,7 @@ class Supervisor:
 
     async def _start(self, owner: str) -> asyncio.subprocess.Process:
         given = self._settings
-        arguments = [f"--database={given.database}", f"--owner={owner}"]
-        arguments += [f"--workers={given.workers}"]
+        arguments = [f"--owner={owner}", f"--workers={given.workers}"]
         arguments += [f"--ray={given.ray}"] if given.ray else []
         # A session of its own: a Ctrl-C in the terminal is for the server, which closes the pipe.
         return await asyncio.create_subprocess_exec(
@@ -79,9 +78,10 @@ class Supervisor:
             "-m",
             "formwright.service.scheduler",
             *arguments,
+            # not among the arguments, which everybody on this machine sees: it may have a password
+            env={**logs.passed_on(), SETTINGS["database"].variable: given.database},
             stdin=asyncio.subprocess.PIPE,
             stdout=STDERR,
-            env=logs.passed_on(),
             start_new_session=True,
         )
 
