@@ -5,6 +5,7 @@ import asyncio
 import threading
 from contextlib import contextmanager
 
+from formwright.service.gate import Gate
 from formwright.service.host import Host
 from formwright.service.store import open_store
 
@@ -12,13 +13,22 @@ from formwright.service.store import open_store
 @contextmanager
 def serving(path):
     """Yields the address."""
+    with hosting(path) as (address, _):
+        yield address
+
+
+@contextmanager
+def hosting(path, tokens=False):
+    """Yields the address and the host; `tokens` if whoever calls must show one."""
     told, started = {}, threading.Event()
 
     async def serve():
         store = open_store(str(path))
-        host, stop = Host(store), asyncio.Event()
+        host = Host(store, Gate(store.access) if tokens else None)
+        stop = asyncio.Event()
         port = host.server.add_insecure_port("127.0.0.1:0")
-        told.update(address=f"127.0.0.1:{port}", loop=asyncio.get_running_loop(), stop=stop)
+        loop = asyncio.get_running_loop()
+        told.update(address=f"127.0.0.1:{port}", loop=loop, stop=stop, host=host)
         await host.start()
         running = asyncio.ensure_future(host.run())
         started.set()
@@ -31,7 +41,7 @@ def serving(path):
     thread.start()
     assert started.wait(30)
     try:
-        yield told["address"]
+        yield told["address"], told["host"]
     finally:
         told["loop"].call_soon_threadsafe(told["stop"].set)
         thread.join()
