@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 from dataclasses import fields, replace
 
 from rich.console import Console
@@ -55,6 +56,9 @@ def _add_logs(to: argparse.ArgumentParser) -> None:
 
 
 def _serve(given: argparse.Namespace, console: Console) -> int:
+    # gRPC would write a line for whoever knocks without TLS, and none of its lines is JSON
+    verbosity = "NONE" if given.log_format == "json" else "ERROR"
+    os.environ.setdefault("GRPC_VERBOSITY", verbosity)
     from ..server import serve as serving  # loads SQLAlchemy, which no other command needs
 
     logs.set_up(given.log_format, given.log_level)

@@ -4,29 +4,37 @@ a loop of its own."""
 import asyncio
 import threading
 from contextlib import contextmanager
+from functools import partial
 
 from formwright.service.gate import Gate
 from formwright.service.host import Host
 from formwright.service.store import open_store
+from formwright.service.tls import server_credentials
 
 
 @contextmanager
-def serving(path):
-    """Yields the address."""
-    with hosting(path) as (address, _):
+def serving(path, **more):
+    """Yields the address; `more` as for `hosting`."""
+    with hosting(path, **more) as (address, _):
         yield address
 
 
 @contextmanager
-def hosting(path, tokens=False):
-    """Yields the address and the host; `tokens` if whoever calls must show one."""
+def hosting(path, *, tokens=False, tls=(), limits=None, failures=None):
+    """Yields the address and the host; `tls` are the files of a certificate and its key, and perhaps of the
+    authority of clients."""
     told, started = {}, threading.Event()
 
     async def serve():
         store = open_store(str(path))
-        host = Host(store, Gate(store.access) if tokens else None)
-        stop = asyncio.Event()
-        port = host.server.add_insecure_port("127.0.0.1:0")
+        gate = Gate(store.access, limits, failures) if tokens else Gate()
+        host, stop = Host(store, gate), asyncio.Event()
+        listen = host.server.add_insecure_port
+        if tls:
+            listen = partial(
+                host.server.add_secure_port, server_credentials=server_credentials(*tls)
+            )
+        port = listen("127.0.0.1:0")
         loop = asyncio.get_running_loop()
         told.update(address=f"127.0.0.1:{port}", loop=loop, stop=stop, host=host)
         await host.start()
