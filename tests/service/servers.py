@@ -21,8 +21,8 @@ def serving(path, **more):
 
 @contextmanager
 def hosting(path, *, tokens=False, tls=(), limits=None, failures=None):
-    """Yields the address and the host; `tls` are the files of a certificate and its key, and perhaps of the
-    authority of clients."""
+    """Yields the address and the host; `tls` are the files of a certificate and its key, and
+    perhaps of the authority of clients."""
     told, started = {}, threading.Event()
 
     async def serve():

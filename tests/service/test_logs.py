@@ -22,7 +22,7 @@ from formwright.service import Client, SearchState, logs
 from formwright.service.access import Scope
 from formwright.service.embedded import address_of, start_server, stop_server
 from formwright.service.labels import add, carried, current, labels
-from formwright.service.store import open_store
+from formwright.service.store import Store, open_store
 from formwright.service.wire import search_pb2 as pb
 from formwright.service.wire import search_pb2_grpc as pb_grpc
 
@@ -130,6 +130,7 @@ SECRETS = {
     "header": f"Bearer {TOKEN}",
     "other header": f"bearer {SECRET}",
     "url": URL,
+    "cookie": f"Set-Cookie: session={SECRET}; HttpOnly",
     "query": f"postgresql://host/name?password={SECRET}&sslmode=require",
 }
 
@@ -152,6 +153,12 @@ def test_nobody_reads_a_secret_in_the_log(format, says, secret, capfd):
 def test_what_is_not_secret_stays():
     said = "see https://example.org:80/a?b=c, basic blocks, fw_1, me@host, the bearer of news"
     assert logs.redacted(said) == said.replace("bearer of", "bearer ***")
+
+
+@pytest.mark.parametrize("part", ["://a:", "bearer ", "fw_", "password=", "cookie: ", "a://:@"])
+def test_hiding_takes_no_longer_than_reading(part):
+    """Not by a clock: a form that looks at the rest again from every place would not end."""
+    logs.redacted(part * 200_000)
 
 
 def test_a_label_hides_secrets_too():
@@ -287,6 +294,24 @@ def test_refusals_say_why_and_health_is_quiet(path):
     assert (second["code"], second["reason"]) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
     assert "search" not in second
     assert (third["level"], third["method"], third["code"]) == ("DEBUG", "Health/Check", "OK")
+
+
+def test_an_error_that_nobody_foresaw_is_found_by_its_id(path, monkeypatch):
+    def fail(self, id):
+        raise KeyError(TOKEN)
+
+    monkeypatch.setattr(Store, "get_search", fail)
+    with logged() as stream, serving(path) as address, grpc.insecure_channel(address) as channel:
+        stub = pb_grpc.SearchServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.GetSearch(pb.GetSearchRequest(name="searches/0a1b"))
+    (line,) = of(stream, "formwright.service")
+    (access,) = of(stream, "formwright.access")
+
+    assert caught.value.details() == f"internal error: (id {line['call']})"
+    assert (line["level"], line["search"]) == ("ERROR", "0a1b")
+    assert line["exception"].endswith(f"KeyError: 'fw_{ID}_***'")
+    assert (access["code"], access["call"]) == ("INTERNAL", line["call"])
 
 
 def test_a_caller_is_named_and_its_token_is_not(path):
