@@ -26,17 +26,19 @@ NO_TOKEN = "this server wants a token: `authorization: Bearer TOKEN`; `formwrigh
 
 
 class Gate:
-    """`tokens` None: everybody may do everything. Used in one event loop."""
+    """`tokens` None: everybody may do everything. `limits` are for each token, `failures` for wrong
+    tokens of an address. Used in one event loop."""
 
     def __init__(
         self,
         tokens: Tokens | None = None,
         limits: Limits | None = None,
+        failures: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tokens = tokens
         self._limits = limits or Limits(0)
-        self._failures = Limits(FAILURES, clock=clock)
+        self._failures = failures or Limits(FAILURES, clock=clock)
         self._clock = clock
         self._known: OrderedDict[str, tuple[Caller, float]] = OrderedDict()
 

@@ -41,7 +41,8 @@ def server_context(certificate: str, key: str, client_ca: str = "") -> ssl.SSLCo
             context.verify_mode = ssl.CERT_REQUIRED
     except ssl.SSLError as error:
         what = f"{certificate} and {key}" + (f", with {client_ca}" if client_ca else "")
-        raise SetupError(f"cannot serve with {what}: {_plain(error)}") from error
+        why = _reason(error, certificate, key, client_ca)
+        raise SetupError(f"cannot serve with {what}: {why}") from error
     except OSError as error:
         for path in filter(None, (certificate, key, client_ca)):
             try:
@@ -52,14 +53,17 @@ def server_context(certificate: str, key: str, client_ca: str = "") -> ssl.SSLCo
     return context
 
 
-def _plain(error: ssl.SSLError) -> str:
-    return {
-        "KEY_VALUES_MISMATCH": "the key belongs to another certificate",
-        "NO_START_LINE": "one of them is not a PEM file",
-        "PEM_LIB": "one of them is not a PEM file of its kind",
-        "BAD_DECRYPT": "the key is encrypted, and nobody is there to ask for its password",
-        "EMPTY_PASSWORD": "the key is encrypted, and nobody is there to ask for its password",
-    }.get(error.reason or "", str(error))
+def _reason(error: ssl.SSLError, *paths: str) -> str:
+    """OpenSSL's own word for most of these is that they are not PEM."""
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return "the key belongs to another certificate"
+    for path in filter(None, paths):
+        content = Path(path).read_bytes()
+        if b"-----BEGIN " not in content:
+            return f"{path} is not a PEM file"
+        if b"ENCRYPTED" in content:
+            return f"the key is encrypted, and nobody is there to ask for its password: {path}"
+    return str(error)
 
 
 class _Files:

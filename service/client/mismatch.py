@@ -42,7 +42,9 @@ def _shake(plain: socket.socket, host: str, trust: Trust | None) -> str:
         with context.wrap_socket(plain, server_hostname=host) as wrapped:
             if trust is None:
                 return "it speaks TLS; name who signed its certificate: --ca FILE"
-            wrapped.recv(1)  # whom the server does not trust hears of it only here
+            if wrapped.recv(1):  # a server of gRPC speaks first
+                return ""
+            raise ConnectionResetError("certificate")  # whom it does not trust it leaves so
     except ssl.SSLCertVerificationError as error:
         return f"its certificate is not trusted: {error.verify_message}; see --ca"
     except TimeoutError:
@@ -51,6 +53,7 @@ def _shake(plain: socket.socket, host: str, trust: Trust | None) -> str:
         if trust is None:
             return ""
         if "CERTIFICATE" in str(error).upper():
+            if trust.client_certificate:
+                return f"it does not trust {trust.client_certificate}"
             return "it wants a certificate of its clients: --client-certificate, --client-key"
         return "it does not speak TLS; an address of that machine itself is called without"
-    return ""
