@@ -1,15 +1,12 @@
 """The log: what a line has, what it never shows, and that what is about one call stays with it."""
 
 import asyncio
-import io
 import json
 import logging
 import subprocess
 import sys
 import threading
-import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 import grpc
@@ -26,41 +23,10 @@ from formwright.service.store import Store, open_store
 from formwright.service.wire import search_pb2 as pb
 from formwright.service.wire import search_pb2_grpc as pb_grpc
 
+from .logged import ID, SECRET, TOKEN, URL, lines, logged, of
 from .servers import hosting, serving
 
-ID = "00112233aabb"
-SECRET = "s3cr-et_" * 5 + "abc"  # of 43 characters, as in a token
-TOKEN = f"fw_{ID}_{SECRET}"
-URL = f"postgresql+psycopg://me:{SECRET}@host:5432/name"
 COUNTS = SearchSpec(trials=2, objectives=("params", "flops"), sampler="random")
-
-
-@contextmanager
-def logged(format="json", level="info"):
-    """A log in memory; everything is as it was before afterwards."""
-    names = (*logs.GUESTS, "formwright.test")
-    loggers = [logging.getLogger(), *map(logging.getLogger, names)]
-    before = [(each, each.level, each.handlers[:], each.propagate) for each in loggers]
-    hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
-    stream = io.StringIO()
-    logs.set_up(format, level, stream)
-    try:
-        yield stream
-    finally:
-        logs._handler = None
-        logging.captureWarnings(False)
-        sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
-        for each, old, handlers, propagate in before:
-            each.setLevel(old)
-            each.handlers[:], each.propagate = handlers, propagate
-
-
-def lines(stream):
-    return [json.loads(line) for line in stream.getvalue().splitlines()]
-
-
-def of(stream, logger):
-    return [line for line in lines(stream) if line["logger"] == logger]
 
 
 log = logging.getLogger("formwright.test")
@@ -97,75 +63,6 @@ def test_text_is_one_line_with_labels_where_there_are_any():
         "formwright.test: it is so",
         "formwright.test: it is\\nformwright.service: forged \\x1b[2J [search=0a1b trial=1]",
     ]
-
-
-def raise_chained(text):
-    try:
-        raise ValueError(f"the cause {text}")
-    except ValueError as error:
-        raise RuntimeError(f"the end {text}") from error
-
-
-def in_exception(text):
-    try:
-        raise_chained(text)
-    except RuntimeError:
-        log.exception("it failed")
-
-
-SAYS = {
-    "message": lambda text: log.warning(f"got {text}"),
-    "argument": lambda text: log.warning("got %s", text),
-    "mapping": lambda text: log.warning("got %(what)s", {"what": text}),
-    "object": lambda text: log.warning("got %r", {"headers": [("authorization", text)]}),
-    "exception": in_exception,
-    "stack": lambda text: log.warning("here", stack_info=True, extra={"more": text}),
-    "extra": lambda text: log.warning("here", extra={"more": [text]}),
-    "arguments that do not fit": lambda text: log.warning("got %d %d", text),
-    "warning": lambda text: warnings.warn(f"mind {text}", stacklevel=1),
-}
-SECRETS = {
-    "token": TOKEN,
-    "cut token": TOKEN[:-20],
-    "header": f"Bearer {TOKEN}",
-    "other header": f"bearer {SECRET}",
-    "url": URL,
-    "cookie": f"Set-Cookie: session={SECRET}; HttpOnly",
-    "query": f"postgresql://host/name?password={SECRET}&sslmode=require",
-}
-
-
-@pytest.mark.parametrize("format", logs.FORMATS)
-@pytest.mark.parametrize("says", SAYS)
-@pytest.mark.parametrize("secret", SECRETS)
-def test_nobody_reads_a_secret_in_the_log(format, says, secret, capfd):
-    with logged(format) as stream:
-        SAYS[says](SECRETS[secret])
-
-    left_out = {"arguments that do not fit"} | ({"stack", "extra"} if format == "text" else set())
-    assert ("***" in stream.getvalue()) is (says not in left_out)
-    for text in (stream.getvalue(), *capfd.readouterr()):
-        assert SECRET[:20] not in text
-    if secret == "token" and says == "argument":
-        assert f"got fw_{ID}_***" in stream.getvalue()  # by which it is revoked
-
-
-def test_what_is_not_secret_stays():
-    said = "see https://example.org:80/a?b=c, basic blocks, fw_1, me@host, the bearer of news"
-    assert logs.redacted(said) == said.replace("bearer of", "bearer ***")
-
-
-@pytest.mark.parametrize("part", ["://a:", "bearer ", "fw_", "password=", "cookie: ", "a://:@"])
-def test_hiding_takes_no_longer_than_reading(part):
-    """Not by a clock: a form that looks at the rest again from every place would not end."""
-    logs.redacted(part * 200_000)
-
-
-def test_a_label_hides_secrets_too():
-    with logged("text") as stream, labels(search=TOKEN):
-        log.warning("said")
-
-    assert stream.getvalue() == f"formwright.test: said [search=fw_{ID}_***]\n"
 
 
 def test_libraries_are_heard_through_the_same_handler():
