@@ -53,7 +53,7 @@ class Redacting(logging.Filter):
         for name in ("exc_text", "stack_info"):
             if text := getattr(record, name):
                 setattr(record, name, redacted(text))
-        for name in vars(record).keys() - _PLAIN:
+        for name in _carried(record):
             value = getattr(record, name)
             if not isinstance(value, bool | int | float | None):
                 setattr(record, name, redacted(str(value)))
@@ -86,13 +86,18 @@ class AsJson(logging.Formatter):
             "message": record.getMessage(),
             "pid": record.process,
         }
-        more = {name: vars(record)[name] for name in vars(record).keys() - _PLAIN - said.keys()}
+        more = {name: vars(record)[name] for name in _carried(record) - said.keys()}
         faults = {"exception": record.exc_text, "stack": record.stack_info}
         told = said | _labels() | {name: _json(more[name]) for name in sorted(more)}
         return json.dumps(told | {name: text for name, text in faults.items() if text})
 
 
 FORMATS: Mapping[str, type[logging.Formatter]] = {"text": AsText, "json": AsJson}
+
+
+def _carried(record: logging.LogRecord) -> set[str]:
+    """What whoever logged gave it besides; a library, Ray for one, may mark every record."""
+    return {name for name in vars(record).keys() - _PLAIN if not name.startswith("_")}
 
 
 def _labels() -> dict[str, str]:

@@ -34,7 +34,8 @@ log = logging.getLogger("formwright.test")
 
 def test_a_line_of_json_has_what_it_is_about():
     with logged() as stream, labels(search="0a1b", trial=7):
-        log.warning("said %d\nthings", 2, extra={"code": "OK", "far": float("inf"), "level": "x"})
+        more = {"code": "OK", "far": float("inf"), "level": "x", "_mark_of_a_library": 1}
+        log.warning("said %d\nthings", 2, extra=more)
         try:
             raise ValueError("wrong")
         except ValueError:
