@@ -23,6 +23,10 @@ ONLY = {
     "ray": ("search/run/ray_pool.py",),
     "optuna": (
         "search/propose/optuna_study.py",
+        "search/propose/study_draft.py",
+        "search/propose/study_export.py",
+        "search/propose/study_tables.py",
+        "search/propose/study_writer.py",
         "search/propose/tpe.py",
         "search/propose/nsga2.py",
     ),
