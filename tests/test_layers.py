@@ -31,6 +31,7 @@ ONLY = {
         "search/propose/nsga2.py",
     ),
     "matplotlib": ("search/show/picture.py", "search/show/panels.py"),
+    "prometheus_client": ("service/metrics.py",),
     "sqlalchemy": ("service/store/",),
     "cryptography": ("service/certs.py", "service/checks/certificates.py"),
     "grpc": (
