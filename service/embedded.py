@@ -37,7 +37,7 @@ def start_server(
     command = [sys.executable, "-P", "-m", "formwright", "serve", "--with-parent"]
     # all that settings could say otherwise: it is this machine's, with workers of its own
     command += [f"--database={database}", f"--workers={workers}", f"--port={port}"]
-    command += ["--host=127.0.0.1", "--ray="]
+    command += ["--host=127.0.0.1", "--ray=", "--retention-days=0"]
     # its own session: a Ctrl-C in the terminal is for whoever started it, which then stops it
     return subprocess.Popen(
         command,

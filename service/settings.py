@@ -83,6 +83,9 @@ _ROWS = (
             "worker processes of Ray; 0: without Ray", lowest=0),
     Setting("ray", "serve.ray", "", "FORMWRIGHT_RAY",
             "address of a Ray cluster; empty: one is started"),
+    Setting("retention_days", "serve.retention_days", 0.0, "FORMWRIGHT_RETENTION_DAYS",
+            "days after which a search that has ended is removed; 0: never", lowest=0,
+            highest=36500),
     # read elsewhere; here for whoever looks for them
     Setting("config", "", "", "FORMWRIGHT_CONFIG",
             "the file with settings, instead of those that are looked for"),
@@ -102,7 +105,8 @@ SETTINGS = {row.name: row for row in _ROWS}
 class Settings:
     """`database` is the path of an SQLite file or an SQLAlchemy URL; `port` 0 takes a free one;
     `workers` are Ray processes, and with 0 the scheduler evaluates in its own process; `ray` is
-    the address of a cluster (none: one is started here). `with_parent` ends the server when its
+    the address of a cluster (none: one is started here); what has ended goes after
+    `retention_days` (0: never). `with_parent` ends the server when its
     standard input closes, so that it does not outlive whoever started it."""
 
     database: str = "formwright.db"
@@ -111,6 +115,7 @@ class Settings:
     workers: int = 2
     ray: str | None = None
     with_parent: bool = False
+    retention_days: float = 0.0
 
 
 def with_port(server: str) -> str:

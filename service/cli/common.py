@@ -58,7 +58,7 @@ def add_setting(
     standard = "" if setting.default == "" else f", default {setting.default}"
     to.add_argument(
         *flags,
-        f"--{name}",
+        f"--{name.replace('_', '-')}",
         type=_reader(setting),
         choices=setting.choices or None,
         default=setting,

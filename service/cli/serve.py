@@ -24,6 +24,7 @@ def serve_parser() -> argparse.ArgumentParser:
     for name in ("host", "port", "workers"):
         add_setting(made, name)
     add_setting(made, "ray", metavar="ADDRESS")
+    add_setting(made, "retention_days", metavar="DAYS")
     made.add_argument("--with-parent", action="store_true", help="end when standard input closes")
     return made
 
@@ -38,6 +39,7 @@ def scheduler_parser() -> argparse.ArgumentParser:
     add_setting(made, "database", metavar="FILE")
     add_setting(made, "workers")
     add_setting(made, "ray", metavar="ADDRESS")
+    add_setting(made, "retention_days", metavar="DAYS")
     made.set_defaults(database=replace(SETTINGS["database"], default=""))  # never a new one
     return made
 
@@ -53,6 +55,7 @@ def _serve(given: argparse.Namespace, console: Console) -> int:
     settings = Settings(
         given.database, given.host, given.port, given.workers, given.ray or None, given.with_parent
     )
+    settings = replace(settings, retention_days=given.retention_days)
 
     if not given.host.startswith("127.") and given.host not in ("localhost", "::1"):
         print(
@@ -78,4 +81,5 @@ def _scheduler(given: argparse.Namespace, console: Console) -> int:
             "file with settings"
         )
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
-    return run_scheduler(given.database, given.workers, given.ray or None)
+    days = given.retention_days
+    return run_scheduler(given.database, given.workers, given.ray or None, retention_days=days)

@@ -37,6 +37,7 @@ from .listing import SEARCHES, TRIALS, Listing
 from .measured import Bound, Place, Scope, Table, kept_front, measured
 from .paging import check_size
 from .requests import digest, forget_requests, is_first, refuse_used
+from .retention import Retention
 from .schema import architectures, searches, trials
 from .trial_log import StoreLog
 
@@ -67,6 +68,7 @@ class Store:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.artifacts = Artifacts(database)
+        self.retention = Retention(database)
         self._columns, self._ended = Columns(), Ended()
 
     def close(self) -> None:
