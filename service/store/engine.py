@@ -117,8 +117,10 @@ class Database:
                 return found
 
             can = ask("auto_vacuum") == _INCREMENTAL
-            if can:  # it cuts off one page for each row that is fetched
-                connection.exec_driver_sql(f"PRAGMA incremental_vacuum({pages})").all()
+            if can and pages:
+                # each row that is fetched is a page that is cut off; SQLAlchemy would fetch none
+                raw: Any = connection.connection.driver_connection
+                raw.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
             return ask("freelist_count") * ask("page_size"), can
 
     def version(self) -> int | None:

@@ -184,5 +184,5 @@ def _freed(
         for row in connection.execute(having):
             if not gone(row.search_key, row.number):
                 sizes[row.sha256] = 0
-    counted.update(sizes)
+    counted.update(sha256 for sha256, size in sizes.items() if size)
     return sum(sizes.values())
