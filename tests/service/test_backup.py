@@ -80,14 +80,16 @@ def test_while_others_write(url, new, tmp_path):
     pipe = subprocess.PIPE
     command = [sys.executable, str(WRITERS), url]
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
         try:
             for thread in threads:
                 thread.start()
-            assert process.stdout.readline() == "ready\n"
             made = []
-            for number in range(3):
+            for number in range(2):
                 assert turns.acquire(timeout=LIMIT_S)
                 made.append(backup(url, tmp_path / f"backup{number}"))
+            while turns.acquire(blocking=False):
+                continue
             assert turns.acquire(timeout=LIMIT_S)  # they did not stop
         finally:
             over.set()
@@ -95,14 +97,14 @@ def test_while_others_write(url, new, tmp_path):
                 thread.join()
             process.stdin.close()
     assert process.returncode == 0
-    assert made[0].rows != made[2].rows
+    assert made[0].rows != made[1].rows
 
-    for number, kind in ((0, "postgresql"), (1, "sqlite"), (2, "sqlite")):
+    for number, kind in ((0, "postgresql"), (1, "sqlite")):
         with_all = new(kind)
         assert restore(tmp_path / f"backup{number}", with_all).rows == made[number].rows
         searches, _ = consistent.check(with_all)
         assert searches == made[number].rows["searches"] > 0
-    assert made[2].rows["files"] > 0
+    assert made[1].rows["files"] > 0
     consistent.check(url)
 
 
@@ -210,16 +212,13 @@ def test_who_held_something_is_fenced(source, new, kind, tmp_path):
 
 
 @pytest.mark.parametrize("revision", ["0001", "0004"])
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_an_earlier_version_is_copied_as_it_is_and_restored_as_ours(
-    url, new, kind, revision, tmp_path
-):
+def test_an_earlier_version_is_copied_as_it_is_and_restored_as_ours(url, new, revision, tmp_path):
     database = Database(read_url(url))
     at(database, revision)
     with database.write() as connection:
         fill(connection, revision, database.is_sqlite)
     database.close()
-    made, target = backup(url, tmp_path / "backup"), new(kind)
+    made, target = backup(url, tmp_path / "backup"), new("sqlite" if "://" in url else "postgresql")
     assert made.revision == revision
     assert sql(made.file, "SELECT * FROM formwright_alembic_version") == [(revision,)]
     open_store(target).close()  # tables that are empty are in nobody's way
