@@ -54,8 +54,9 @@ def _prune(given: argparse.Namespace, console: Console) -> int:
     found = examine(given.database)
     if not found.found:
         raise NotFound(f"there are no searches in {found.where}")
-    if given.dry_run and found.found != found.newest:  # opening it would change it
-        raise NotAllowed(f"{found.where} has revision {found.found}, this is {found.newest}")
+    if found.found != found.newest:
+        said = f"{found.where} has revision {found.found}, this is {found.newest}"
+        raise NotAllowed(f"{said}; `formwright serve` brings an older one up to date")
 
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -117,10 +117,9 @@ class Database:
                 return found
 
             can = ask("auto_vacuum") == _INCREMENTAL
-            if can and pages:
-                # each row that is fetched is a page that is cut off; SQLAlchemy would fetch none
-                raw: Any = connection.connection.driver_connection
-                raw.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+            for _ in range(pages if can else 0):
+                # one at a time: a page is a step of the statement, and Python's driver takes one
+                connection.exec_driver_sql("PRAGMA incremental_vacuum(1)")
             return ask("freelist_count") * ask("page_size"), can
 
     def version(self) -> int | None:
