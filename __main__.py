@@ -34,6 +34,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "serve": ("formwright.service.cli.serve", "serve", "serve searches: gRPC, a database, Ray"),
     "scheduler": ("formwright.service.cli.serve", "scheduler", "run searches of a database, too"),
+    "token": ("formwright.service.cli.token", "token", "who may call a server"),
+    "certs": ("formwright.service.cli.certs", "certs", "certificates for a start with TLS"),
     "submit": ("formwright.service.cli.submit", "submit", "submit a search to a server"),
     "searches": ("formwright.service.cli.look", "searches", "all searches of a server"),
     "watch": ("formwright.service.cli.look", "watch", "show a search until it has ended"),

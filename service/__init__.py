@@ -19,6 +19,7 @@ from ..extras import needs
 if TYPE_CHECKING:
     from .client import AsyncClient as AsyncClient
     from .client import Client as Client
+    from .client import Trust as Trust
     from .embedded import local_server as local_server
     from .errors import ServiceError as ServiceError
     from .records import ArtifactRecord as ArtifactRecord
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "Client": ".client",
     "AsyncClient": ".client",
+    "Trust": ".client",
     "SearchRecord": ".records",
     "SearchState": ".records",
     "TrialRecord": ".records",

@@ -14,7 +14,7 @@ LARGEST = 1 << 20  # one that is larger is not kept,
 LONGEST = 4096  # nor one to a longer request
 EACH = 256  # what keeping one takes besides
 
-Key = tuple[str, bytes]
+Key = tuple[str, bytes]  # the method, with whose searches are seen, and the request
 
 
 class Answers:

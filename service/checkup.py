@@ -204,10 +204,14 @@ def of_server(option: str | None, timeout_s: float = 5.0) -> Check:
     named = wanted.source != DEFAULT
     try:
         with needs("client", "a client"):
+            from .client import Trust
             from .probe import probe
     except MissingExtraError as error:
         return Check("server", Status.FAILED if named else Status.WARNING, str(error))
-    found = probe(server, timeout_s)
+    try:
+        found = probe(server, timeout_s, Trust.by_settings(server))
+    except SettingError as error:
+        return Check("server", Status.FAILED, str(error))
     if isinstance(found, str):
         why = "" if found.startswith("failed to connect") else f" ({one_line(found, 120)})"
         said = f"no answer from {server}{why}; is `formwright serve` running there?"

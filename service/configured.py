@@ -31,6 +31,7 @@ class Value:
 
     value: Scalar
     source: str
+    secret: bool = False
 
     def shown(self) -> Scalar:
         """Without the password of a URL.
@@ -40,6 +41,8 @@ class Value:
         """
         if not isinstance(self.value, str):
             return self.value
+        if self.secret and self.value:
+            return "***"
         return re.sub(r"(://[^:/@]*:)[^@]*@", r"\1***@", self.value)
 
 
@@ -48,7 +51,7 @@ def resolve(setting: Setting, file: tuple[str, Mapping[str, Scalar]] | None = No
     SettingError."""
     if text := os.environ.get(setting.variable):
         try:
-            return Value(setting.read(text), ENVIRONMENT)
+            return Value(setting.read(text), ENVIRONMENT, setting.secret)
         except ValueError:
             raise SettingError(
                 f"{setting.variable}: wanted {setting.wanted()}, got {text!r}"

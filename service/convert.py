@@ -63,6 +63,7 @@ def to_search(record: SearchRecord) -> pb.Search:
         update_time=to_time(record.updated),
         priority=record.priority,
         etag=to_etag(record.revision),
+        owner=record.owner,
     )
 
 
@@ -127,6 +128,7 @@ def from_search(message: pb.Search) -> SearchRecord:
         updated=from_time(message.update_time),
         priority=message.priority,
         revision=from_etag(message.etag) or 1,
+        owner=message.owner,
     )
 
 

@@ -6,6 +6,7 @@ its own on a free port of this machine. Next: `server.py`.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import SetupError
+from .settings import SETTINGS
 
 STOP_S = 60.0
 
@@ -36,11 +38,13 @@ def start_server(
     for `subprocess.Popen`: an environment, a file for the log."""
     command = [sys.executable, "-P", "-m", "formwright", "serve", "--with-parent"]
     # all that settings could say otherwise: it is this machine's, with workers of its own
-    command += [f"--database={database}", f"--workers={workers}", f"--port={port}"]
-    command += ["--host=127.0.0.1", "--ray=", "--retention-days=0"]
+    command += [f"--workers={workers}", f"--port={port}", "--host=127.0.0.1", "--ray="]
+    command += ["--certificate=", "--key=", "--client-ca=", "--tokens=auto", "--retention-days=0"]
+    environment = more.pop("env", None) or os.environ
     # its own session: a Ctrl-C in the terminal is for whoever started it, which then stops it
     return subprocess.Popen(
         command,
+        env={**environment, SETTINGS["database"].variable: str(database)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

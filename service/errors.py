@@ -8,9 +8,13 @@
         ├── AlreadyExists        the request id was used for something else
         ├── Stale                somebody else has changed it meanwhile
         ├── NotAllowed           the search is in a state that does not permit it
+        ├── Unauthenticated      no token, or one that is not valid
+        ├── Forbidden            the token is for less than that
+        ├── TooMany              more calls than one client may make; later they pass
         ├── Failed               what was to be made cannot be made
         ├── Unavailable          the server cannot be reached
-        │   └── Stopping             it is about to stop
+        │   ├── Stopping             it is about to stop
+        │   └── TooLate              it has worked on a call for as long as it may
         ├── InternalError        the server failed; its log has the rest under the id shown
         │   └── DatabaseError        its database did: it may answer again
         ├── SetupError           the server cannot start: port, database, or its version
@@ -56,6 +60,18 @@ class Stale(ServiceError):
     """It is not what it was when the caller looked: read it again."""
 
 
+class Unauthenticated(ServiceError):
+    """There is no token, or it is not valid, has expired or was revoked."""
+
+
+class Forbidden(ServiceError):
+    """The scope of the token does not include that."""
+
+
+class TooMany(ServiceError):
+    """One client has made more calls than it may. Nothing was done; later it will be."""
+
+
 class Failed(ServiceError):
     """What was to be made cannot be made: the message says why."""
 
@@ -66,6 +82,10 @@ class Unavailable(ServiceError, ConnectionError):
 
 class Stopping(Unavailable):
     """The server is about to stop."""
+
+
+class TooLate(Unavailable):
+    """A call without a deadline has taken as long as a server works on one."""
 
 
 class InternalError(ServiceError):

@@ -13,6 +13,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from ..errors import FormwrightError
+from .gate import Gate
+from .guard import Guard
 from .rpc.methods import SERVICE
 from .servicer import Servicer
 from .store import Store
@@ -26,6 +28,9 @@ OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
     ("grpc.http2.min_ping_interval_without_data_ms", 20_000),  # watchers may keep alive
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.keepalive_time_ms", 120_000),  # a client that is gone without a word is found out
+    ("grpc.max_receive_message_length", 4 << 20),
+    ("grpc.max_metadata_size", 16 << 10),
 )
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -34,9 +39,11 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 class Host:
     """Made in the loop that it serves in. `start`, then `run()` until `stop()`."""
 
-    def __init__(self, store: Store) -> None:
-        self.server = grpc.aio.server(options=OPTIONS)
-        self._servicer, self._health = Servicer(store), health.aio.HealthServicer()
+    def __init__(self, store: Store, gate: Gate | None = None) -> None:
+        gate = gate or Gate()
+        guards = () if gate.is_open else (Guard(gate),)
+        self.server = grpc.aio.server(interceptors=guards, options=OPTIONS)
+        self._servicer, self._health = Servicer(store, gate), health.aio.HealthServicer()
         self._store = store
         self._stopping = asyncio.Event()
 

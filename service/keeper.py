@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -20,10 +21,11 @@ from types import TracebackType
 
 from ..errors import FormwrightError, one_line
 from ..search import Fenced
+from .configured import resolve
 from .errors import InvalidRequest, ServiceError
 from .leases import follow_parent, leased
 from .records import ArtifactClaim
-from .settings import LEASE_S
+from .settings import LEASE_S, SETTINGS
 from .store import Store, open_store
 
 log = logging.getLogger("formwright.scheduler")
@@ -40,7 +42,8 @@ class Keepers:
     def __init__(self, store: Store, database: str, owner: str, stopping: threading.Event) -> None:
         self._store, self._owner, self._stopping = store, owner, stopping
         self._command = [sys.executable, "-P", "-m", "formwright.service.keeper"]
-        self._command += [f"--database={database}", f"--owner={owner}"]
+        self._command += [f"--owner={owner}"]
+        self._environment = {**os.environ, SETTINGS["database"].variable: database}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="formwright-keepers")
 
@@ -79,7 +82,9 @@ class Keepers:
 
     def _keep_in(self, folder: str) -> bool:
         command = [*self._command, f"--folder={folder}"]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        process = subprocess.Popen(
+            command, env=self._environment, stdin=subprocess.PIPE, start_new_session=True
+        )
         while process.poll() is None and not self._over():
             self._ended.wait(LOOK_S / 5)
         if process.stdin is not None:
@@ -149,7 +154,7 @@ def _keep(store: Store, claim: ArtifactClaim, folder: Path) -> None:
 def main() -> int:
     """The process. Exit code 1 if the database fails; what was being made is made again."""
     parser = argparse.ArgumentParser()
-    for name in ("--database", "--owner", "--folder"):
+    for name in ("--owner", "--folder"):
         parser.add_argument(name, required=True)
     given = parser.parse_args()
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
@@ -157,7 +162,7 @@ def main() -> int:
     # whoever is killed removes nothing, and then this one does
     follow_parent(lambda: shutil.rmtree(folder, ignore_errors=True), 0.0)
     try:
-        store = open_store(given.database)
+        store = open_store(str(resolve(SETTINGS["database"]).value))
         keep_all(store, given.owner, folder)
         store.close()
     except ServiceError as error:

@@ -16,6 +16,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
+from .client.remote import OPTIONS
+from .client.trust import Trust
 from .wire import search_pb2 as pb
 
 SERVICE = pb.DESCRIPTOR.services_by_name["SearchService"]
@@ -31,9 +33,9 @@ class Probed:
     more: tuple[str, ...] = ()
 
 
-def probe(server: str, timeout_s: float) -> Probed | str:
+def probe(server: str, timeout_s: float, trust: Trust) -> Probed | str:
     """Asks the server; a line that says why there is no answer."""
-    with grpc.insecure_channel(server) as channel:
+    with trust.channel(server, OPTIONS) as channel:
         try:
             request = health_pb2.HealthCheckRequest(service=SERVICE.full_name)
             stub: Any = health_pb2_grpc.HealthStub(channel)

@@ -83,7 +83,8 @@ ACTIONS: dict[Action, dict[SearchState, SearchState]] = {
 class SearchRecord:
     """A search as the store has it. `counts` says how many trials are in which state;
     `last_sequence` is the number of its newest event, `revision` grows with what users change, and
-    of those that wait the one of the highest `priority` runs next. Times are UTC."""
+    of those that wait the one of the highest `priority` runs next; `owner` is whose token made it,
+    empty if it was made without one. Times are UTC."""
 
     id: str
     spec: SearchSpec
@@ -96,6 +97,7 @@ class SearchRecord:
     updated: datetime
     priority: int = 0
     revision: int = 1
+    owner: str = ""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ def search_row(search: SearchRecord) -> Row:
     return {
         "search": search.id,
         "display_name": search.display_name,
+        "owner": search.owner,
         "state": search.state.value,
         "error": search.error,
         "priority": search.priority,

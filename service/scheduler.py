@@ -28,12 +28,13 @@ from ..search import (
     drive,
     make_pool,
 )
+from .configured import resolve
 from .errors import DatabaseError, ServiceError, SetupError
 from .keeper import Keepers
 from .leases import follow_parent, leased
 from .names import new_owner
 from .records import Claim, SearchState
-from .settings import LEASE_S
+from .settings import LEASE_S, SETTINGS
 from .store import Store, open_store
 
 log = logging.getLogger("formwright.scheduler")
@@ -227,16 +228,16 @@ def run_scheduler(
 def main() -> int:
     """The process beside a server."""
     parser = argparse.ArgumentParser()
-    for name in ("--database", "--owner"):
-        parser.add_argument(name, required=True)
+    parser.add_argument("--owner", required=True)
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--ray")
     parser.add_argument("--retention-days", type=float, default=0.0)
     given = parser.parse_args()
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
     try:
+        database = str(resolve(SETTINGS["database"]).value)
         return run_scheduler(
-            given.database,
+            database,
             given.workers,
             given.ray,
             given.owner,

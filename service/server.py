@@ -20,21 +20,33 @@ from typing import Any
 import grpc
 
 from .errors import SetupError
+from .exposure import exposure
+from .gate import Gate
 from .host import Host
+from .limits import Limits
 from .settings import Settings
 from .store import open_store
 from .supervisor import Supervisor
+from .tls import server_credentials
 
 
 async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     """Serves until SIGINT or SIGTERM; `ready` is told the address once requests are answered.
 
-    Raises SetupError if the port is taken or the database cannot be used; nothing is written then.
+    Raises SetupError if the port is taken, the database or the certificate cannot be used, or other
+    machines would reach it without protection; nothing is written then.
     """
+    wanted = exposure(
+        settings.host, settings.certificate, settings.key, settings.client_ca, settings.tokens
+    )
+    tls = (settings.certificate, settings.key, settings.client_ca)
+    credentials = server_credentials(*tls) if wanted.tls else None
     _check_free(settings.host, settings.port)
     store = open_store(settings.database)
-    host, supervisor = Host(store), Supervisor(settings, store)
-    port = _listen(host.server, settings.host, settings.port)
+    limits = Limits(settings.rate, settings.at_once)
+    gate = Gate(store.access, limits) if wanted.tokens else Gate()
+    host, supervisor = Host(store, gate), Supervisor(settings, store)
+    port = _listen(host.server, settings.host, settings.port, credentials)
     await host.start()
     running = asyncio.gather(host.run(), supervisor.run())
     stopping = _on_signals()
@@ -65,10 +77,15 @@ def _check_free(host: str, port: int) -> None:
         raise _cannot_listen(host, port, error) from error
 
 
-def _listen(server: grpc.aio.Server, host: str, port: int) -> int:
+def _listen(
+    server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials | None
+) -> int:
     """The port it listens on. Raises SetupError if somebody was faster."""
+    address = f"{bracketed(host)}:{port}"
     try:
-        return server.add_insecure_port(f"{bracketed(host)}:{port}")
+        if credentials is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise _cannot_listen(host, port, error) from error
 

@@ -9,9 +9,9 @@ import asyncio
 import logging
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
@@ -20,9 +20,12 @@ from google.protobuf.message import DecodeError
 
 from ..errors import FormwrightError
 from . import names
+from .access import EVERYBODY, Caller, Scope
 from .answers import Answers, Key
-from .errors import DatabaseError, InvalidRequest, Stopping
-from .rpc.methods import METHODS, SERVICE, STREAMS, Method, Stream
+from .errors import DatabaseError, InvalidRequest, Stopping, TooLate
+from .gate import Gate
+from .guard import authorization
+from .rpc.methods import METHODS, READ, SERVICE, STREAMS, WATCH, Method, Stream
 from .status import details_of, message_of, row_of
 from .store import Store
 from .watch import Hub
@@ -32,13 +35,15 @@ T = TypeVar("T")
 log = logging.getLogger("formwright.service")
 
 THREADS = 8  # transactions at once; more wait
+LONGEST_S = 60.0  # that a call without a deadline may take
+AGE_S = 3600.0  # of a watch, after which its client is asked to begin another
 
 
 class Servicer:
     """The service over a store. `stop()` ends the watches, so that the server can be drained."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, gate: Gate) -> None:
+        self._store, self._gate = store, gate
         self._threads = ThreadPoolExecutor(THREADS, "formwright-store")
         self._writing = ThreadPoolExecutor(THREADS, "formwright-writing")
         self._answers = Answers()
@@ -54,53 +59,73 @@ class Servicer:
         }
         many = grpc.unary_stream_rpc_method_handler
         served |= {stream.name: many(partial(self._stream, stream)) for stream in STREAMS}
-        served["WatchSearch"] = many(self._watch)
+        served[WATCH] = many(self._watch)
         return grpc.method_handlers_generic_handler(SERVICE, served)
 
     async def _unary(self, method: Method, request: bytes, context: Any) -> bytes:
         try:
             self._check_serving()
-            if not method.reads:
-                return await self._change(method, request)
-            key, version = (method.name, request), self._store.version()
-            known = self._answers.get(key, version)
-            return await self._read(method, key, version) if known is None else known
+            caller = await self._admitted(context, method.scope)
+            with self._gate.held(caller):
+                if method.reads:
+                    version = self._store.version()
+                    key = _key(method.name, caller), request
+                    if (known := self._answers.get(key, version)) is not None:
+                        return known
+                async with _in_time(context):
+                    store = self._store.seen_by(caller.sees, caller.owner)
+                    if not method.reads:
+                        return await self._change(store, method, request)
+                    return await self._read(store, method, key, version)
         except Exception as error:
             await _refuse(context, error)
 
     async def _stream(self, stream: Stream, request: bytes, context: Any) -> None:
         try:
             self._check_serving()
-            answers = stream.handler(self._store, _decoded(stream.request, request))
-            while (answer := await self._in_thread(next, answers, None)) is not None:
-                await context.write(answer.SerializeToString())
+            caller = await self._admitted(context, stream.scope)
+            store = self._store.seen_by(caller.sees, caller.owner)
+            with self._gate.held(caller):
+                answers = stream.handler(store, _decoded(stream.request, request))
+                while (answer := await self._in_thread(next, answers, None)) is not None:
+                    await self._gate.again(caller)
+                    await context.write(answer.SerializeToString())
         except Exception as error:
             await _refuse(context, error)
 
-    async def _change(self, method: Method, request: bytes) -> bytes:
+    async def _admitted(self, context: Any, scope: Scope) -> Caller:
+        """Raises Unauthenticated, Forbidden, TooMany."""
+        if self._gate.is_open:
+            return EVERYBODY
+        sent = authorization(context.invocation_metadata())
+        caller = await self._gate.caller(sent, _address(context.peer()))
+        self._gate.admit(caller, scope)
+        return caller
+
+    async def _change(self, store: Store, method: Method, request: bytes) -> bytes:
         """In threads of its own: one that waits for another process to write keeps no reader
         waiting. Who has gone meanwhile, by a deadline for instance, has changed nothing."""
         gone = threading.Event()
         loop = asyncio.get_running_loop()
-        given = (gone, method, self._store, request)
+        given = (gone, method, store, request)
         try:
             return await loop.run_in_executor(self._writing, _answer_unless, *given)
         except asyncio.CancelledError:
             gone.set()
             raise
 
-    async def _read(self, method: Method, key: Key, version: int | None) -> bytes:
+    async def _read(self, store: Store, method: Method, key: Key, version: int | None) -> bytes:
         """The answer as of `version` or later. Those who ask the same at the same version, while
         it is being read, wait for one reader."""
         if version is None:
-            return await self._in_thread(_answer, method, self._store, key[1])
+            return await self._in_thread(_answer, method, store, key[1])
         if method.quick:  # a file, whose readers wait for nobody: a thread would cost more
-            known = _answer(method, self._store, key[1])
+            known = _answer(method, store, key[1])
             self._answers.put(key, version, known)
             return known
         reading = self._reading.get((key, version))
         if reading is None:
-            reading = asyncio.ensure_future(self._in_thread(_answer, method, self._store, key[1]))
+            reading = asyncio.ensure_future(self._in_thread(_answer, method, store, key[1]))
             self._reading[key, version] = reading
             reading.add_done_callback(partial(self._was_read, (key, version)))
         known = await asyncio.shield(reading)  # one who is cancelled takes nobody along
@@ -113,15 +138,25 @@ class Servicer:
             reading.exception()  # it is no loss if nobody waits for it any more
 
     async def _watch(self, request: bytes, context: Any) -> None:
+        now = asyncio.get_running_loop().time
+        ends = now() + AGE_S
         try:
+            caller = await self._admitted(context, READ)
             asked = _decoded(pb.WatchSearchRequest, request)
             if asked.after_sequence < 0:
                 said = f"after_sequence: {asked.after_sequence} is negative"
                 raise InvalidRequest(said, "after_sequence")
             id = names.search_id(asked.name)
-            async with aclosing(self.hub.follow(id, asked.after_sequence)) as messages:
-                async for message in messages:
-                    await context.write(message)
+            if caller.sees is not None:  # the hub sees everything
+                await self._in_thread(self._store.seen_by(caller.sees).get_search, id)
+            follow = self.hub.follow(id, asked.after_sequence)
+            with self._gate.held(caller):
+                async with aclosing(follow) as messages:
+                    async for message in messages:
+                        await self._gate.again(caller)
+                        await context.write(message)
+                        if now() > ends:
+                            raise Stopping("this watch is old; begin another where it ends")
         except Exception as error:
             await _refuse(context, error)
 
@@ -141,6 +176,29 @@ class Servicer:
     def close(self) -> None:
         self._threads.shutdown()
         self._writing.shutdown()
+
+
+def _key(method: str, caller: Caller) -> str:
+    """Who sees other searches has other answers."""
+    return method if caller.sees is None else f"{method} of {caller.sees}"
+
+
+def _address(peer: str) -> str:
+    """Of a peer, without its port."""
+    return peer.rpartition(":")[0]
+
+
+@asynccontextmanager
+async def _in_time(context: Any) -> AsyncIterator[None]:
+    """A call that has no deadline of its own. Raises TooLate."""
+    if context.time_remaining() is not None:
+        yield
+        return
+    try:
+        async with asyncio.timeout(LONGEST_S):
+            yield
+    except TimeoutError:
+        raise TooLate(f"a call may take {LONGEST_S:g} s") from None
 
 
 def _answer(method: Method, store: Store, request: bytes) -> bytes:

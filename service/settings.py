@@ -29,6 +29,7 @@ class Setting:
     choices: tuple[str, ...] = ()
     lowest: float = float("-inf")
     highest: float = float("inf")
+    secret: bool = False  # never shown, and no option: options are seen in the list of processes
 
     @property
     def kind(self) -> type[Scalar]:
@@ -71,6 +72,16 @@ _ROWS = (
             "where clients look for a server, `HOST:PORT`"),
     Setting("deadline", "client.deadline_s", 30.0, "FORMWRIGHT_DEADLINE",
             "seconds that a call may take, with all its repetitions", lowest=0.001, highest=86400),
+    Setting("token", "", "", "FORMWRIGHT_TOKEN",
+            "a client's token", secret=True),
+    Setting("token_file", "client.token_file", "", "FORMWRIGHT_TOKEN_FILE",
+            "file with a client's token"),
+    Setting("ca", "client.ca", "", "FORMWRIGHT_CA",
+            "file of who signed the server's certificate; empty: whom this machine trusts"),
+    Setting("client_certificate", "client.certificate", "", "FORMWRIGHT_CLIENT_CERTIFICATE",
+            "file with a client's certificate, for servers that ask for one"),
+    Setting("client_key", "client.key", "", "FORMWRIGHT_CLIENT_KEY",
+            "file with the key of a client's certificate"),
     Setting("output", "client.output", "table", "FORMWRIGHT_OUTPUT",
             "how commands print what they list", choices=FORMATS),
     Setting("database", "serve.database", "formwright.db", "FORMWRIGHT_DATABASE",
@@ -79,6 +90,19 @@ _ROWS = (
             "address that a server listens on"),
     Setting("port", "serve.port", PORT, "FORMWRIGHT_PORT",
             "port that a server listens on; 0 takes a free one", lowest=0, highest=65535),
+    Setting("certificate", "serve.certificate", "", "FORMWRIGHT_CERTIFICATE",
+            "file with a server's certificate; empty: without TLS, for this machine only"),
+    Setting("key", "serve.key", "", "FORMWRIGHT_KEY",
+            "file with the key of a server's certificate"),
+    Setting("client_ca", "serve.client_ca", "", "FORMWRIGHT_CLIENT_CA",
+            "file of who signs certificates of clients; empty: they need none"),
+    Setting("tokens", "serve.tokens", "auto", "FORMWRIGHT_TOKENS",
+            "who has to show a token; auto: whoever is not on this machine",
+            choices=("auto", "always")),
+    Setting("rate", "serve.rate", 500.0, "FORMWRIGHT_RATE",
+            "calls a second of one token, twice as many at once; 0: any number", lowest=0),
+    Setting("at_once", "serve.at_once", 200, "FORMWRIGHT_AT_ONCE",
+            "calls and watches of one token at the same time; 0: any number", lowest=0),
     Setting("workers", "serve.workers", 2, "FORMWRIGHT_WORKERS",
             "worker processes of Ray; 0: without Ray", lowest=0),
     Setting("ray", "serve.ray", "", "FORMWRIGHT_RAY",
@@ -105,9 +129,9 @@ SETTINGS = {row.name: row for row in _ROWS}
 class Settings:
     """`database` is the path of an SQLite file or an SQLAlchemy URL; `port` 0 takes a free one;
     `workers` are Ray processes, and with 0 the scheduler evaluates in its own process; `ray` is
-    the address of a cluster (none: one is started here); what has ended goes after
-    `retention_days` (0: never). `with_parent` ends the server when its
-    standard input closes, so that it does not outlive whoever started it."""
+    the address of a cluster (none: one is started here). `with_parent` ends the server when its
+    standard input closes, so that it does not outlive whoever started it. The rest as in the table
+    above."""
 
     database: str = "formwright.db"
     host: str = "127.0.0.1"
@@ -115,6 +139,12 @@ class Settings:
     workers: int = 2
     ray: str | None = None
     with_parent: bool = False
+    certificate: str = ""
+    key: str = ""
+    client_ca: str = ""
+    tokens: str = "auto"
+    rate: float = 0.0
+    at_once: int = 0
     retention_days: float = 0.0
 
 
@@ -133,4 +163,4 @@ def server_address() -> str:
     SettingError."""
     from .configured import resolve  # it reads the table above
 
-    return str(resolve(SETTINGS["server"]).value)
+    return with_port(str(resolve(SETTINGS["server"]).value))

@@ -19,6 +19,7 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 from ..errors import FormwrightError, one_line
 from ..search import SpecError, UnknownNameError
 from . import errors
+from .access import redacted
 
 DOMAIN = "formwright"
 DETAILS = "grpc-status-details-bin"
@@ -47,7 +48,11 @@ TABLE: tuple[Row, ...] = (
     Row("REQUEST_ID_REUSED", CODES.ALREADY_EXISTS, errors.AlreadyExists, errors.AlreadyExists),
     Row("WRONG_STATE", CODES.FAILED_PRECONDITION, errors.NotAllowed, errors.NotAllowed),
     Row("ETAG_MISMATCH", CODES.ABORTED, errors.Stale, errors.Stale),
+    Row("UNAUTHENTICATED", CODES.UNAUTHENTICATED, errors.Unauthenticated, errors.Unauthenticated),
+    Row("SCOPE_TOO_NARROW", CODES.PERMISSION_DENIED, errors.Forbidden, errors.Forbidden),
+    Row("TOO_MANY_CALLS", CODES.RESOURCE_EXHAUSTED, errors.TooMany, errors.TooMany),
     Row("DATABASE_AWAY", CODES.UNAVAILABLE, errors.DatabaseError, errors.Unavailable),
+    Row("TOO_LATE", CODES.DEADLINE_EXCEEDED, errors.TooLate, errors.Unavailable),
     Row("STOPPING", CODES.UNAVAILABLE, errors.Stopping, errors.Unavailable),
 )
 REASONS = {row.reason: row for row in TABLE}
@@ -59,6 +64,8 @@ BY_CODE: dict[grpc.StatusCode, type[FormwrightError]] = {
     CODES.ALREADY_EXISTS: errors.AlreadyExists,
     CODES.FAILED_PRECONDITION: errors.NotAllowed,
     CODES.ABORTED: errors.Stale,
+    CODES.UNAUTHENTICATED: errors.Unauthenticated,
+    CODES.PERMISSION_DENIED: errors.Forbidden,
     CODES.UNAVAILABLE: errors.Unavailable,
     CODES.CANCELLED: errors.Unavailable,  # not by us: the server went away meanwhile
     CODES.DEADLINE_EXCEEDED: errors.Unavailable,
@@ -79,7 +86,7 @@ def details_of(error: Exception, row: Row) -> tuple[tuple[str, bytes], ...]:
             field=one_line(field, 200), description=message_of(error)
         )
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    if row.code is CODES.UNAVAILABLE:
+    if row.code in (CODES.UNAVAILABLE, CODES.RESOURCE_EXHAUSTED):
         details.append(error_details_pb2.RetryInfo(retry_delay=Duration(seconds=AGAIN_S)))
     status = status_pb2.Status(code=row.code.value[0], message=message_of(error))
     for detail in details:
@@ -88,7 +95,8 @@ def details_of(error: Exception, row: Row) -> tuple[tuple[str, bytes], ...]:
 
 
 def message_of(error: Exception) -> str:
-    return one_line(str(error), LONGEST).encode()[:LONGEST].decode(errors="ignore")
+    text = redacted(one_line(str(error), LONGEST))  # some errors repeat what was given
+    return text.encode()[:LONGEST].decode(errors="ignore")
 
 
 def raised_by(call: Any) -> tuple[type[FormwrightError], str]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 
 from .errors import ServiceError
 from .names import new_owner
-from .settings import LEASE_S, Settings
+from .settings import LEASE_S, SETTINGS, Settings
 from .store import Store
 
 log = logging.getLogger("formwright.service")
@@ -65,8 +66,8 @@ class Supervisor:
 
     async def _start(self, owner: str) -> asyncio.subprocess.Process:
         given = self._settings
-        arguments = [f"--database={given.database}", f"--owner={owner}"]
-        arguments += [f"--workers={given.workers}", f"--retention-days={given.retention_days}"]
+        arguments = [f"--owner={owner}", f"--workers={given.workers}"]
+        arguments += [f"--retention-days={given.retention_days}"]
         arguments += [f"--ray={given.ray}"] if given.ray else []
         # A session of its own: a Ctrl-C in the terminal is for the server, which closes the pipe.
         return await asyncio.create_subprocess_exec(
@@ -75,6 +76,8 @@ class Supervisor:
             "-m",
             "formwright.service.scheduler",
             *arguments,
+            # not among the arguments, which everybody on this machine sees: it may have a password
+            env={**os.environ, SETTINGS["database"].variable: given.database},
             stdin=asyncio.subprocess.PIPE,
             stdout=STDERR,
             start_new_session=True,

@@ -19,12 +19,13 @@ from ...errors import FormwrightError
 from ...extras import MissingExtraError, needs
 from ..configured import resolve
 from ..errors import NotAllowed, NotFound
-from ..settings import SETTINGS, Scalar, Setting
+from ..settings import SETTINGS, Scalar, Setting, with_port
 
 if TYPE_CHECKING:
     from ..client import Client
     from ..records import SearchRecord
 
+TRUST = ("token_file", "ca", "client_certificate", "client_key")
 Command = Callable[[argparse.Namespace, Console], int]
 
 
@@ -43,6 +44,8 @@ def parser(
     if server:
         add_setting(made, "server", metavar="HOST:PORT")
         add_setting(made, "deadline", metavar="SECONDS")
+        for name in TRUST:
+            add_setting(made, name, metavar="FILE")
         said = "look into a database, a file or a URL, without a server"
         made.add_argument("--local", default="", metavar="DATABASE", help=said)
     if of_search:
@@ -59,6 +62,7 @@ def add_setting(
     to.add_argument(
         *flags,
         f"--{name.replace('_', '-')}",
+        dest=name,
         type=_reader(setting),
         choices=setting.choices or None,
         default=setting,
@@ -107,7 +111,7 @@ def run(of: argparse.ArgumentParser, arguments: list[str], command: Command) -> 
 def connect(given: argparse.Namespace) -> Client:
     """To the server that was named, or that the settings name; or to a database, which is there
     already."""
-    from ..client import Client  # loads gRPC, which a parser does not need
+    from ..client import Client, Trust  # loads gRPC, which a parser does not need
 
     if given.local:
         with needs("service", "--local"):
@@ -120,7 +124,9 @@ def connect(given: argparse.Namespace) -> Client:
                 said = f"{found.where} has revision {found.found}, this is {found.newest}"
                 raise NotAllowed(f"{said}; `formwright serve` brings an older one up to date")
             return Client.local(given.local)
-    return Client(given.server, timeout_s=given.deadline)
+    server = with_port(given.server)
+    trust = Trust.by_settings(server, **{name: getattr(given, name) for name in TRUST})
+    return Client(server, timeout_s=given.deadline, trust=trust)
 
 
 def id_of(given: str) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import sys
-from dataclasses import replace
+import os
+from dataclasses import fields, replace
 
 from rich.console import Console
 
@@ -21,8 +21,10 @@ from .common import add_setting, parser, run
 def serve_parser() -> argparse.ArgumentParser:
     made = parser("serve", "Serve searches until interrupted.", server=False)
     add_setting(made, "database", metavar="FILE")
-    for name in ("host", "port", "workers"):
+    for name in ("host", "port", "workers", "tokens", "rate", "at_once"):
         add_setting(made, name)
+    for name in ("certificate", "key", "client_ca"):
+        add_setting(made, name, metavar="FILE")
     add_setting(made, "ray", metavar="ADDRESS")
     add_setting(made, "retention_days", metavar="DAYS")
     made.add_argument("--with-parent", action="store_true", help="end when standard input closes")
@@ -49,20 +51,14 @@ def scheduler(arguments: list[str]) -> int:
 
 
 def _serve(given: argparse.Namespace, console: Console) -> int:
+    # gRPC would write a line for whoever knocks without TLS
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from ..server import serve as serving  # loads SQLAlchemy, which no other command needs
 
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
-    settings = Settings(
-        given.database, given.host, given.port, given.workers, given.ray or None, given.with_parent
-    )
-    settings = replace(settings, retention_days=given.retention_days)
-
-    if not given.host.startswith("127.") and given.host not in ("localhost", "::1"):
-        print(
-            f"warning: whoever reaches {given.host} may submit searches; there is no "
-            "authentication yet",
-            file=sys.stderr,
-        )
+    names = {each.name for each in fields(Settings)}
+    known = {name: value for name, value in vars(given).items() if name in names}
+    settings = Settings(**known | {"ray": given.ray or None})
 
     def ready(address: str) -> None:
         print(f"formwright serves on {address}, database {settings.database}", flush=True)

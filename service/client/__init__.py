@@ -5,6 +5,7 @@
     aio.py        `AsyncClient`; its wires stand in `aio_wires.py`
     remote.py     messages to a server and back, sent again where that is safe
     local.py      the same of a database, without a server
+    trust.py      TLS and tokens; mismatch.py says where they do not fit the server
     downloads.py  files that come in pieces
 
 It must not load torch, ray or SQLAlchemy, but for `Client.local`. Next: `calls.py`.
@@ -12,5 +13,6 @@ It must not load torch, ray or SQLAlchemy, but for `Client.local`. Next: `calls.
 
 from .aio import AsyncClient
 from .sync import Client
+from .trust import Trust
 
-__all__ = ["AsyncClient", "Client"]
+__all__ = ["AsyncClient", "Client", "Trust"]

@@ -23,6 +23,7 @@ from .calls import Bounds, Call
 from .downloads import Download, Part, check_folder, is_open
 from .remote import Patience
 from .sync import AGAIN_S, LOOK_S, Told
+from .trust import Trust
 
 T = TypeVar("T")
 
@@ -32,9 +33,15 @@ class AsyncClient:
     asynchronous one here."""
 
     def __init__(
-        self, server: str = "", *, timeout_s: float = 30.0, patience_s: float = 60.0
+        self,
+        server: str = "",
+        *,
+        trust: Trust | None = None,
+        timeout_s: float = 30.0,
+        patience_s: float = 60.0,
     ) -> None:
-        self._wire: AsyncWire = AsyncRemote(with_port(server or server_address()), timeout_s)
+        address = with_port(server) if server else server_address()
+        self._wire: AsyncWire = AsyncRemote(address, timeout_s, trust or Trust.by_settings(address))
         self._patience_s = patience_s
 
     @classmethod

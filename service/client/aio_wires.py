@@ -11,8 +11,10 @@ from typing import Any, Protocol
 
 import grpc
 
+from ...errors import FormwrightError
 from ..wire import search_pb2_grpc as pb_grpc
-from .remote import OPTIONS, RETRIES_S, Wire, check_open, exception_of, is_away
+from .remote import OPTIONS, RETRIES_S, Wire, check_open, exception_of, may_repeat
+from .trust import Trust
 
 
 class AsyncWire(Protocol):
@@ -31,9 +33,10 @@ class AsyncWire(Protocol):
 class AsyncRemote:
     """A channel to one server."""
 
-    def __init__(self, server: str, timeout_s: float) -> None:
+    def __init__(self, server: str, timeout_s: float, trust: Trust) -> None:
         self.server, self._timeout_s, self.closed = server, timeout_s, False
-        self._channel = grpc.aio.insecure_channel(server, options=OPTIONS)
+        self._trust, self._metadata = trust, trust.metadata()
+        self._channel = trust.channel(server, OPTIONS, grpc.aio)
         self._stub: Any = pb_grpc.SearchServiceStub(self._channel)
         self._streams: set[Any] = set()
 
@@ -43,20 +46,22 @@ class AsyncRemote:
         until = now() + self._timeout_s
         for pause in (*RETRIES_S, None):
             try:
-                return await getattr(self._stub, method)(request, timeout=max(0.0, until - now()))
+                call = getattr(self._stub, method)
+                left = max(0.0, until - now())
+                return await call(request, timeout=left, metadata=self._metadata)
             except asyncio.CancelledError:
                 self._check_cancelled()
                 raise
             except grpc.RpcError as error:
-                again = is_away(error) and pause is not None and not self.closed
+                again = may_repeat(error) and pause is not None and not self.closed
                 if not again or now() + (pause or 0) > until:
-                    raise exception_of(error, self.server) from None
+                    raise await self._exception(error) from None
                 await asyncio.sleep(pause or 0)
         raise AssertionError("the last one raises")
 
     async def stream(self, method: str, request: Any) -> AsyncGenerator[Any, None]:
         check_open(self)
-        call = getattr(self._stub, method)(request)
+        call = getattr(self._stub, method)(request, metadata=self._metadata)
         self._streams.add(call)
         try:
             async for message in call:
@@ -65,10 +70,13 @@ class AsyncRemote:
             self._check_cancelled()
             raise
         except grpc.RpcError as error:
-            raise exception_of(error, self.server) from None
+            raise await self._exception(error) from None
         finally:
             self._streams.discard(call)
             call.cancel()
+
+    async def _exception(self, error: grpc.RpcError) -> FormwrightError:
+        return await asyncio.to_thread(exception_of, error, self.server, self._trust)
 
     def _check_cancelled(self) -> None:
         """Calls that end because the client is closed look like cancelled ones to whoever awaits

@@ -17,6 +17,8 @@ from ...errors import FormwrightError
 from .. import errors
 from ..status import raised_by
 from ..wire import search_pb2_grpc as pb_grpc
+from .mismatch import mismatch
+from .trust import Trust
 
 RETRIES_S = (0.05, 0.1, 0.2, 0.4, 0.8)  # before a request is sent again
 OPTIONS = (
@@ -27,16 +29,22 @@ OPTIONS = (
 )
 
 
-def is_away(error: Any) -> bool:
-    """Whether the server may answer again."""
-    return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+def may_repeat(error: Any) -> bool:
+    """Whether the same call may have another answer: the server is away, or has had too many."""
+    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+        return True
+    return raised_by(error)[0] is errors.TooMany
 
 
-def exception_of(error: Any, server: str) -> FormwrightError:
-    """The exception that a status stands for."""
+def exception_of(error: Any, server: str, trust: Trust) -> FormwrightError:
+    """The exception that a status stands for. Where no connection came about it looks for the
+    reason, and blocks for a moment."""
     kind, field = raised_by(error)
     if kind is errors.Unavailable:
         why = error.details() or ""
+        unconnected = error.code() is grpc.StatusCode.UNAVAILABLE and not error.trailing_metadata()
+        if unconnected and (reason := mismatch(server, trust)):
+            return kind(f"no answer from {server}: {reason}")
         why = "" if why.startswith("failed to connect") else f" ({why})"
         return kind(f"no answer from {server}{why}; is `formwright serve` running there?")
     made = kind(error.details())
@@ -92,10 +100,10 @@ class Wire(Protocol):
 class Remote:
     """A channel to one server."""
 
-    def __init__(self, server: str, timeout_s: float) -> None:
-        self.server, self._timeout_s = server, timeout_s
-        self.closed = False
-        self._channel = grpc.insecure_channel(server, options=OPTIONS)
+    def __init__(self, server: str, timeout_s: float, trust: Trust) -> None:
+        self.server, self._timeout_s, self._trust = server, timeout_s, trust
+        self.closed, self._metadata = False, trust.metadata()
+        self._channel = trust.channel(server, OPTIONS)
         self._stub: Any = pb_grpc.SearchServiceStub(self._channel)
 
     def unary(self, method: str, request: Any) -> Any:
@@ -104,22 +112,23 @@ class Remote:
         for pause in (*RETRIES_S, None):
             try:
                 left = max(0.0, until - time.monotonic())
-                return getattr(self._stub, method)(request, timeout=left)
+                call = getattr(self._stub, method)
+                return call(request, timeout=left, metadata=self._metadata)
             except grpc.RpcError as error:
-                again = is_away(error) and pause is not None and not self.closed
+                again = may_repeat(error) and pause is not None and not self.closed
                 if not again or time.monotonic() + (pause or 0) > until:
-                    raise exception_of(error, self.server) from None
+                    raise exception_of(error, self.server, self._trust) from None
                 time.sleep(pause or 0)
         raise AssertionError("the last one raises")
 
     def stream(self, method: str, request: Any) -> Generator[Any, None, None]:
         """Raises Unavailable where the server goes away; what was said until then stands."""
         check_open(self)
-        call = getattr(self._stub, method)(request)
+        call = getattr(self._stub, method)(request, metadata=self._metadata)
         try:
             yield from call
         except grpc.RpcError as error:
-            raise exception_of(error, self.server) from None
+            raise exception_of(error, self.server, self._trust) from None
         finally:
             call.cancel()
 

@@ -20,6 +20,7 @@ from . import calls
 from .calls import Bounds, Call
 from .downloads import Download, Part, check_folder, is_open
 from .remote import Patience, Remote, Wire
+from .trust import Trust
 
 T = TypeVar("T")
 
@@ -35,13 +36,20 @@ class Client:
     Every call has a deadline of `timeout_s`, and is sent again a few times while the server is
     away; its effect is there once all the same. `watch`, `wait` and `fetch`, which take as long as
     they take, go on over a server that restarts and give up when it is away for `patience_s`.
+    `trust` says whom it trusts and who it is; by default what the settings say.
     Safe to use from several threads. Raises what `formwright.service.errors` lists.
     """
 
     def __init__(
-        self, server: str = "", *, timeout_s: float = 30.0, patience_s: float = 60.0
+        self,
+        server: str = "",
+        *,
+        trust: Trust | None = None,
+        timeout_s: float = 30.0,
+        patience_s: float = 60.0,
     ) -> None:
-        self._wire: Wire = Remote(with_port(server or server_address()), timeout_s)
+        address = with_port(server) if server else server_address()
+        self._wire: Wire = Remote(address, timeout_s, trust or Trust.by_settings(address))
         self._patience_s = patience_s
 
     @classmethod

@@ -17,7 +17,7 @@ def create_artifact(store: Store, request: pb.CreateArtifactRequest) -> pb.Creat
     if not 0 <= request.seeds <= MOST_SEEDS:
         raise InvalidRequest(f"seeds: wanted 1 to {MOST_SEEDS}, got {request.seeds}", "seeds")
     id, number = names.trial_id(request.trial, "trial")
-    asked = request_id(request.request_id)
+    asked = store.request(request_id(request.request_id))
     made = store.artifacts.create(id, number, request.seeds, asked)
     return pb.CreateArtifactResponse(artifact=convert.to_artifact(made))
 

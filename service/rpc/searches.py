@@ -25,7 +25,7 @@ UPDATES: dict[str, Callable[[pb.Search], Any]] = {
 
 def create_search(store: Store, request: pb.CreateSearchRequest) -> pb.CreateSearchResponse:
     spec = convert.from_spec(request.spec).check_names()
-    id = request_id(request.request_id)
+    id = store.request(request_id(request.request_id))
     shown = text(request.display_name, DISPLAY_NAME, "display_name")
     first = priority(request.priority)
     if request.validate_only:
@@ -63,7 +63,7 @@ def update_search(store: Store, request: pb.UpdateSearchRequest) -> pb.UpdateSea
         id,
         changes,
         revision=convert.from_etag(search.etag),
-        request_id=request_id(request.request_id),
+        request_id=store.request(request_id(request.request_id)),
     )
     return pb.UpdateSearchResponse(search=convert.to_search(changed))
 
@@ -73,7 +73,7 @@ def _acts(action: Action, response: type[Any]) -> Callable[[Store, Any], Any]:
 
     def handler(store: Store, request: Any) -> Any:
         id = names.search_id(request.name)
-        after = store.act(id, action, request_id(request.request_id))
+        after = store.act(id, action, store.request(request_id(request.request_id)))
         return response(search=convert.to_search(after))
 
     return handler
@@ -86,7 +86,8 @@ resume_search = _acts(Action.RESUME, pb.ResumeSearchResponse)
 
 def delete_search(store: Store, request: pb.DeleteSearchRequest) -> pb.DeleteSearchResponse:
     try:
-        store.delete_search(names.search_id(request.name), request_id(request.request_id))
+        asked = store.request(request_id(request.request_id))
+        store.delete_search(names.search_id(request.name), asked)
     except NotFound:
         if not request.allow_missing:
             raise

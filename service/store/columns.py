@@ -83,6 +83,7 @@ SEARCH_COLUMNS: Mapping[str, Column] = _columns(
     task=("task", _text, "the name of a task"),
     display_name=("display_name", _text, "text"),
     priority=("priority", _whole, "a whole number"),
+    owner=("belongs_to", _text, "the name of an owner"),
     create_time=("created", _time, _STAMP),
     update_time=("updated", _time, _STAMP),
 )

@@ -6,6 +6,7 @@ SQLite file, on one host. It must not know the tables. Next: `migrate.py`, `stor
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import random
 import sqlite3
@@ -29,6 +30,7 @@ from ..errors import DatabaseError, InternalError, InvalidRequest, SetupError
 
 BUSY_S = 30.0  # how long a transaction waits for another one to end
 _WRITES = "formwright_writes"  # the execution option of connections that are going to write
+_SEES = "formwright_sees"  # that of connections for somebody who sees searches of one owner only
 _LOOK_S = (0.001, 0.01)  # between two looks at SQLite's lock, while another process has it
 _INCREMENTAL = 2  # of SQLite's auto_vacuum
 _CONNECTIONS = 16  # kept open; as many again may come for a moment
@@ -49,9 +51,16 @@ class Database:
         self._lock: AbstractContextManager[object] = (
             threading.Lock() if self.is_sqlite else nullcontext()
         )
-        self._closed = False
+        self._closed = threading.Event()
         self._asked = threading.local()
         self._watching: sqlite3.Connection | None = None  # writes nothing, so that it sees all
+
+    def seen_by(self, owner: str) -> Database:
+        """The same for somebody who sees only what belongs to this owner."""
+        view = copy.copy(self)
+        view._reader = self._reader.execution_options(**{_SEES: owner})
+        view._writer = self._writer.execution_options(**{_SEES: owner})
+        return view
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -125,7 +134,7 @@ class Database:
     def version(self) -> int | None:
         """Another number after every change that anybody has committed; None where the database
         cannot say so at once. Only from one thread."""
-        if not self.is_sqlite or self._closed:
+        if not self.is_sqlite or self._closed.is_set():
             return None
         try:
             if self._watching is None:
@@ -138,14 +147,14 @@ class Database:
         return version
 
     def close(self) -> None:
-        self._closed = True
+        self._closed.set()
         if self._watching is not None:
             self._watching.close()
         self._engine.dispose()
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
-        if self._closed:
+        if self._closed.is_set():
             raise InternalError(f"the store {self.where} is closed")
         try:
             yield
@@ -155,6 +164,12 @@ class Database:
         except SQLAlchemyError as error:
             why = one_line(str(getattr(error, "orig", None) or error))
             raise DatabaseError(f"the database {self.where} failed: {why}") from error
+
+
+def sees(connection: Connection) -> str | None:
+    """Whose searches are seen in this transaction; None: everybody's."""
+    owner: str | None = connection.get_execution_options().get(_SEES)
+    return owner
 
 
 def clock(connection: Connection) -> datetime:

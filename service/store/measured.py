@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Row, and_, select
 from ...search import METRICS, Direction, Metric, SearchSpec
 from ..errors import NotAllowed
 from .kept import Columns, Kept
-from .queries import search_row
+from .queries import search_row, visible
 from .schema import front, metrics, searches, trials
 
 Bound = tuple[str, float | None, float | None]  # metric, at least, at most
@@ -152,6 +152,7 @@ def measured(
 def _searches(connection: Connection, scope: Scope) -> Sequence[Any]:
     s = searches.c
     statement = select(s.key, s.id, s.task, s.last_sequence).order_by(s.key)
+    statement = statement.where(*visible(connection))
     if scope.search:
         statement = statement.where(s.key == search_row(connection, scope.search).key)
     for column, wanted in ((s.space, scope.space), (s.task, scope.task)):

@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, column
 from ...search import ArchSpec, SearchSpec, Trial, TrialState
 from ..errors import InternalError, NotFound
 from ..records import Event, SearchRecord, SearchState, TrialRecord
+from .engine import sees
 from .schema import architectures, events, metrics, searches, trials
 
 ANSWERS = 256  # trials of one architecture that are looked at
@@ -33,6 +34,9 @@ spec_of = lru_cache(maxsize=1024)(SearchSpec.from_json)  # the same
 # what is asked most is put together once
 _SEARCH = select(searches).where(searches.c.id == bindparam("id"))
 _LOCKED = _SEARCH.with_for_update()
+_MINE = searches.c.belongs_to == bindparam("owner")
+_MY_SEARCH = _SEARCH.where(_MINE)
+_MY_LOCKED = _MY_SEARCH.with_for_update()
 _TRIALS = (
     select(trials, searches.c.id.label("search_id"), architectures.c.spec)
     .join(searches, searches.c.key == trials.c.search_key)
@@ -44,6 +48,7 @@ _ONE_TRIAL = (
     .select_from(trials.join(searches))
     .where(searches.c.id == bindparam("search"), trials.c.number == bindparam("of_number"))
 )
+_MY_TRIAL = _ONE_TRIAL.where(_MINE)
 _SOME_TRIALS = _TRIALS.where(
     trials.c.search_key == bindparam("key"),
     trials.c.number.in_(bindparam("numbers", expanding=True)),
@@ -63,8 +68,14 @@ _METRICS = {
 
 def search_row(connection: Connection, id: str, lock: bool = False) -> Row[Any]:
     """The row of a search; `lock` keeps other writers away from the search until the transaction
-    ends (SQLite does so anyway). Raises NotFound."""
-    row = connection.execute(_LOCKED if lock else _SEARCH, {"id": id}).one_or_none()
+    ends (SQLite does so anyway). Raises NotFound, for one of somebody else too: every way to a
+    search by its id leads here, to `key_of_trial` or to `progress_of`."""
+    owner, given = sees(connection), {"id": id}
+    if owner is None:
+        statement = _LOCKED if lock else _SEARCH
+    else:
+        statement, given["owner"] = (_MY_LOCKED if lock else _MY_SEARCH), owner
+    row = connection.execute(statement, given).one_or_none()
     if row is None:
         raise NotFound(f"there is no search {id!r}")
     return row
@@ -75,12 +86,19 @@ def search_record(connection: Connection, id: str) -> SearchRecord:
     return search_of(search_row(connection, id))
 
 
+def visible(connection: Connection) -> list[Condition]:
+    """What searches that are seen in this transaction have in common, for a list of them."""
+    owner = sees(connection)
+    return [] if owner is None else [searches.c.belongs_to == owner]
+
+
 def progress_of(connection: Connection, ids: Sequence[str]) -> dict[str, Progress]:
     """See `Store.progress_of`."""
     s = searches.c
     found: dict[str, Progress] = {}
     for at in range(0, len(ids), IN_ONE):
         some = select(s.id, s.last_sequence, s.state).where(s.id.in_(ids[at : at + IN_ONE]))
+        some = some.where(*visible(connection))
         for row in connection.execute(some):
             found[row.id] = _progress(*row)
     return found
@@ -133,6 +151,7 @@ def _search(row: Row[Any]) -> SearchRecord:
         error=row.error,
         priority=row.priority,
         revision=row.revision,
+        owner=row.belongs_to,
         counts={state: count for state, count in counted.items() if count},
         last_sequence=row.last_sequence,
         created=row.created,
@@ -162,7 +181,11 @@ def records_at(
 
 def key_of_trial(connection: Connection, search_id: str, number: int) -> int:
     """Of its search. Raises NotFound."""
-    row = connection.execute(_ONE_TRIAL, {"search": search_id, "of_number": number}).one_or_none()
+    owner, given = sees(connection), {"search": search_id, "of_number": number}
+    statement = _ONE_TRIAL
+    if owner is not None:
+        statement, given["owner"] = _MY_TRIAL, owner
+    row = connection.execute(statement, given).one_or_none()
     if row is None:
         search_row(connection, search_id)
         raise NotFound(f"the search {search_id} has no trial {number}")
@@ -235,31 +258,6 @@ def transitions(connection: Connection, key: int) -> list[Trial]:
         return replace(found, **new | {"state": TrialState(new["state"])})
 
     return [readable(f"event {row.sequence}", partial(trial, row)) for row in rows]
-
-
-def measured_before(
-    connection: Connection, fingerprint: str, but: str
-) -> list[tuple[str, SearchSpec, Trial]]:
-    """Trials of other searches than `but` that have succeeded with this architecture: their names,
-    the specs of their searches and they themselves, the newest first."""
-    t = trials.c
-    of_others = (t.fingerprint == fingerprint) & (t.state == TrialState.SUCCEEDED.value)
-    statement = (
-        select(t.search_key, t.number, searches.c.id, searches.c.spec)
-        .select_from(trials.join(searches))
-        .where(of_others, searches.c.id != but)
-        .order_by(t.search_key.desc())
-        .limit(ANSWERS)
-    )
-    found = []
-    for row in connection.execute(statement).all():
-        name = f"searches/{row.id}/trials/{row.number}"
-        try:
-            (trial,) = trials_of(connection, row.search_key, t.number == row.number)
-            found.append((name, SearchSpec.from_json(row.spec), trial))
-        except (InternalError, ValueError) as error:
-            log.warning("left out: %s: %s", name, error)
-    return found
 
 
 def event_records(connection: Connection, row: Row[Any], after: int, limit: int) -> list[Event]:

@@ -69,7 +69,7 @@ class SearchRow(Base):
     """A search and its lease. `key` is the order in which searches came; `owner` is empty and
     `lease_expires` NULL while nobody runs it; `epoch` counts the claims, `revision` the changes
     that users made. `asked` is a digest of what `request_id` asked for. The counts are of its
-    trials, so that nobody has to count them."""
+    trials, so that nobody has to count them. `belongs_to` names whose token made it."""
 
     __tablename__ = f"{PREFIX}searches"
 
@@ -96,8 +96,9 @@ class SearchRow(Base):
     failed: Mapped[int] = mapped_column(server_default="0")
     created: Mapped[datetime] = mapped_column(UtcTime)
     updated: Mapped[datetime] = mapped_column(UtcTime)
+    belongs_to: Mapped[str] = mapped_column(String(63), server_default="")
 
-    __table_args__ = (Index(None, "state", "priority", "key"),)
+    __table_args__ = (Index(None, "state", "priority", "key"), Index(None, "belongs_to", "key"))
 
 
 class RequestRow(Base):
@@ -251,6 +252,31 @@ class PieceRow(Base):
     data: Mapped[bytes] = mapped_column(LargeBinary)
 
 
+class TokenRow(Base):
+    """A token: `hash` is all that is kept of its secret. None is ever removed, so that an id means
+    one token for ever."""
+
+    __tablename__ = f"{PREFIX}tokens"
+
+    id: Mapped[str] = mapped_column(String(12), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(63))
+    scope: Mapped[int]
+    hash: Mapped[str] = mapped_column(String(64))
+    created: Mapped[datetime] = mapped_column(UtcTime)
+    expires: Mapped[datetime | None] = mapped_column(UtcTime)
+    revoked: Mapped[datetime | None] = mapped_column(UtcTime)
+
+
+class SessionRow(Base):
+    """Somebody who looks at the page, let in by a token."""
+
+    __tablename__ = f"{PREFIX}sessions"
+
+    hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    token: Mapped[str] = mapped_column(ForeignKey(TokenRow.id))
+    expires: Mapped[datetime] = mapped_column(UtcTime)
+
+
 searches = cast(Table, SearchRow.__table__)
 architectures = cast(Table, ArchitectureRow.__table__)
 requests = cast(Table, RequestRow.__table__)
@@ -261,3 +287,5 @@ events = cast(Table, EventRow.__table__)
 artifacts = cast(Table, ArtifactRow.__table__)
 files = cast(Table, FileRow.__table__)
 pieces = cast(Table, PieceRow.__table__)
+tokens = cast(Table, TokenRow.__table__)
+sessions = cast(Table, SessionRow.__table__)

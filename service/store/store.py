@@ -7,17 +7,17 @@ Next: `queries.py`, `writes.py`, `trial_log.py`.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
 
 from sqlalchemy import Connection, select
 
 from ...errors import one_line
 from ...search import ArchSpec, Metric, SearchSpec, TrialState
-from ..errors import AlreadyExists, InternalError, NotAllowed, NotFound, SetupError, Stale
+from ..errors import InternalError, NotAllowed, NotFound, SetupError, Stale
 from ..records import (
     ACTIONS,
     Action,
@@ -30,15 +30,17 @@ from ..records import (
 )
 from . import claims, migrate, queries, writes
 from .artifacts import Artifacts
+from .creation import create
 from .ended import At, Ended
-from .engine import BUSY_S, Database, clock, insert_if_new, read_url
+from .engine import BUSY_S, Database, clock, read_url, sees
 from .kept import Columns
 from .listing import SEARCHES, TRIALS, Listing
 from .measured import Bound, Place, Scope, Table, kept_front, measured
 from .paging import check_size
-from .requests import digest, forget_requests, is_first, refuse_used
+from .requests import digest, forget_requests, is_first
 from .retention import Retention
 from .schema import architectures, searches, trials
+from .tokens import Tokens
 from .trial_log import StoreLog
 
 SHOWN = 100  # trials of an architecture
@@ -69,10 +71,36 @@ class Store:
         self._database = database
         self.artifacts = Artifacts(database)
         self.retention = Retention(database)
+        self.access = Tokens(database)
         self._columns, self._ended = Columns(), Ended()
+        self._views: dict[str, Store] = {}
+        self._owner = ""  # of searches that are made here
 
     def close(self) -> None:
         self._database.close()
+
+    def seen_by(self, owner: str | None, makes: str = "") -> Store:
+        """This store for somebody who sees only what belongs to `owner` (None: everything), and
+        whose own searches belong to that owner, or to `makes`. To everything else it is as if it
+        were not there."""
+        if owner is None and not makes:
+            return self
+        key = repr((owner, makes))
+        if key not in self._views:
+            view = copy.copy(self)
+            view._owner = makes or owner or ""
+            if owner is not None:
+                view._database = self._database.seen_by(owner)
+                view.artifacts = Artifacts(view._database)
+            self._views[key] = view
+        return self._views[key]
+
+    def request(self, id: str) -> str:
+        """What the store calls a request: the same id of another owner is another request."""
+        if not (id and self._owner):
+            return id
+        named = f"{self._owner}/{id}"
+        return named if len(named) <= 100 else f"{self._owner}/{digest(id)[:32]}"
 
     def version(self) -> int | None:
         """See `Database.version`."""
@@ -95,37 +123,8 @@ class Store:
         """A new search, QUEUED; for a request id that was used before, the search it made. Raises
         AlreadyExists if that was another one."""
         with self._database.write() as connection:
-            now = clock(connection)
-            id, request = uuid4().hex, request_id or uuid4().hex
-            row = {
-                "id": id,
-                "request_id": request,
-                "asked": digest((spec.to_json(), display_name, priority)),
-                "display_name": display_name,
-                "priority": priority,
-                "spec": spec.to_json(),
-                "space": spec.space,
-                "task": spec.task,
-                "state": SearchState.QUEUED.value,
-                "error": "",
-                "owner": "",
-                "epoch": 0,
-                "last_sequence": 0,
-                "created": now,
-                "updated": now,
-            }
-            insert_if_new(connection, searches, "request_id", row)
-            if request_id:  # only now: its search may have been deleted while this one waited
-                refuse_used(connection, request_id)
-            same_request = select(searches).where(searches.c.request_id == request)
-            made = connection.execute(same_request).one_or_none()
-            if made is None:
-                raise NotFound(f"request {request_id!r} has made a search, which was deleted")
-            if made.id == id:
-                writes.set_state(connection, made.key, now, SearchState.QUEUED)
-            elif made.asked != row["asked"]:
-                raise AlreadyExists(f"request {request_id!r} has made another search, {made.id}")
-            return queries.search_record(connection, made.id)
+            id = create(connection, spec, request_id, display_name, priority, self._owner)
+            return queries.search_record(connection, id)
 
     def forget_requests(self, days: float = KEPT_DAYS) -> int:
         """Ids of requests that had their effect so many days ago mean nothing any more; how many
@@ -150,7 +149,8 @@ class Store:
         """Newest first, if `order_by` says nothing else. Raises InvalidRequest."""
         listing = Listing.of(SEARCHES, filter, order_by)
         with self._database.read() as connection:
-            rows, token = listing.page(connection, [], check_size(page_size), page_token)
+            mine = queries.visible(connection)
+            rows, token = listing.page(connection, mine, check_size(page_size), page_token)
         return Page(tuple(queries.search_records(rows)), token)
 
     def act(self, id: str, action: Action, request_id: str = "") -> SearchRecord:
@@ -281,10 +281,13 @@ class Store:
             if text is None:
                 raise NotFound(f"there is no architecture {fingerprint!r}")
             had = select(s.id, t.number).select_from(trials.join(searches))
+            had = had.where(*queries.visible(connection))
             newest = had.where(t.fingerprint == fingerprint).order_by(
                 t.search_key.desc(), t.number.desc()
             )
             where = [(row.id, row.number) for row in connection.execute(newest.limit(SHOWN))]
+            if not where and sees(connection) is not None:
+                raise NotFound(f"there is no architecture {fingerprint!r}")
         return queries.architecture(text), where
 
     # claims: who may run a search

@@ -27,10 +27,11 @@ from ...search import (
     refused,
 )
 from ..records import Claim
+from .before import measured_before
 from .claims import claimed_row, is_current
 from .engine import Database, clock
 from .fronts import FrontKeeper
-from .queries import measured_before, readable, search_row, transitions, trials_of
+from .queries import readable, search_row, transitions, trials_of
 from .writes import add_events, save_architectures, save_trial
 
 

@@ -113,7 +113,7 @@ class SearchSpec(_message.Message):
     def __init__(self, space: _Optional[str] = ..., task: _Optional[str] = ..., trials: _Optional[int] = ..., objectives: _Optional[_Iterable[str]] = ..., sampler: _Optional[str] = ..., seed: _Optional[int] = ..., steps: _Optional[int] = ..., batch: _Optional[int] = ..., threads: _Optional[int] = ..., target: _Optional[str] = ..., timeout_s: _Optional[int] = ..., attempts: _Optional[int] = ..., knobs: _Optional[_Iterable[str]] = ..., constraints: _Optional[_Iterable[str]] = ..., baselines: _Optional[_Iterable[str]] = ..., budget: _Optional[str] = ..., rates: _Optional[_Iterable[float]] = ..., pretrain: _Optional[int] = ..., rungs: _Optional[int] = ..., keep: _Optional[int] = ..., audit: _Optional[float] = ..., latency: _Optional[str] = ..., weights: _Optional[str] = ..., seconds: _Optional[int] = ..., flops: _Optional[float] = ..., proxies: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Search(_message.Message):
-    __slots__ = ("name", "display_name", "spec", "state", "error", "trial_counts", "last_sequence", "create_time", "update_time", "priority", "etag")
+    __slots__ = ("name", "display_name", "spec", "state", "error", "trial_counts", "last_sequence", "create_time", "update_time", "priority", "etag", "owner")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
@@ -125,6 +125,7 @@ class Search(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
     name: str
     display_name: str
     spec: SearchSpec
@@ -136,7 +137,8 @@ class Search(_message.Message):
     update_time: _timestamp_pb2.Timestamp
     priority: int
     etag: str
-    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., spec: _Optional[_Union[SearchSpec, _Mapping]] = ..., state: _Optional[_Union[SearchState, str]] = ..., error: _Optional[str] = ..., trial_counts: _Optional[_Iterable[_Union[TrialCount, _Mapping]]] = ..., last_sequence: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., priority: _Optional[int] = ..., etag: _Optional[str] = ...) -> None: ...
+    owner: str
+    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., spec: _Optional[_Union[SearchSpec, _Mapping]] = ..., state: _Optional[_Union[SearchState, str]] = ..., error: _Optional[str] = ..., trial_counts: _Optional[_Iterable[_Union[TrialCount, _Mapping]]] = ..., last_sequence: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., priority: _Optional[int] = ..., etag: _Optional[str] = ..., owner: _Optional[str] = ...) -> None: ...
 
 class TrialCount(_message.Message):
     __slots__ = ("state", "count")

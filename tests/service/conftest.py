@@ -4,6 +4,7 @@ import pytest
 
 from formwright.search import SearchSpec
 from formwright.service import Client, local_server
+from formwright.service.certs import authority, issue
 from formwright.service.store import open_store
 
 from .postgres import cluster
@@ -68,3 +69,21 @@ def client(server):
 @pytest.fixture(scope="session")
 def small():
     return SMALL
+
+
+class Certificates:
+    """Files of an authority, and what it has signed: for 127.0.0.1, for another host, for a
+    client."""
+
+    def __init__(self, folder):
+        by, _ = authority(folder)
+        self.ca = str(folder / "ca.pem")
+        hosts = ("127.0.0.1", "localhost")
+        self.server = tuple(map(str, issue(folder, by, "server", "server", hosts, 30)))
+        self.elsewhere = tuple(map(str, issue(folder, by, "server", "elsewhere", ("x.test",), 30)))
+        self.client = tuple(map(str, issue(folder, by, "client", "someone", (), 30)))
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    return Certificates(tmp_path_factory.mktemp("certificates"))

@@ -4,20 +4,30 @@ a loop of its own."""
 import asyncio
 import threading
 from contextlib import contextmanager
+from functools import partial
 
+from formwright.service.gate import Gate
 from formwright.service.host import Host
 from formwright.service.store import open_store
+from formwright.service.tls import server_credentials
 
 
 @contextmanager
-def serving(path):
-    """Yields the address."""
+def serving(path, *, tokens=False, tls=(), limits=None, failures=None):
+    """Yields the address; `tls` are the files of a certificate and its key, and perhaps of the
+    authority of clients."""
     told, started = {}, threading.Event()
 
     async def serve():
         store = open_store(str(path))
-        host, stop = Host(store), asyncio.Event()
-        port = host.server.add_insecure_port("127.0.0.1:0")
+        gate = Gate(store.access, limits, failures) if tokens else Gate()
+        host, stop = Host(store, gate), asyncio.Event()
+        listen = host.server.add_insecure_port
+        if tls:
+            listen = partial(
+                host.server.add_secure_port, server_credentials=server_credentials(*tls)
+            )
+        port = listen("127.0.0.1:0")
         told.update(address=f"127.0.0.1:{port}", loop=asyncio.get_running_loop(), stop=stop)
         await host.start()
         running = asyncio.ensure_future(host.run())

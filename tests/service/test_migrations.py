@@ -26,6 +26,8 @@ TABLES = {
     "formwright_pieces",
     "formwright_requests",
     "formwright_searches",
+    "formwright_sessions",
+    "formwright_tokens",
     "formwright_trials",
 }
 
@@ -63,7 +65,7 @@ def test_a_new_database_has_the_tables(path):
     make(path)
 
     assert tables(path) == TABLES
-    assert sql(path, "SELECT version_num FROM formwright_alembic_version") == [("0004",)]
+    assert sql(path, "SELECT version_num FROM formwright_alembic_version") == [("0005",)]
     assert sql(path, "PRAGMA journal_mode") == [("wal",)]
 
 

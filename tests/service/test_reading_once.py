@@ -4,6 +4,7 @@ import asyncio
 import threading
 
 from formwright.search import SearchSpec
+from formwright.service.gate import Gate
 from formwright.service.rpc.methods import Method
 from formwright.service.servicer import Servicer
 from formwright.service.wire import search_pb2 as pb
@@ -21,7 +22,7 @@ def test_what_is_being_read_is_read_once(file_store):
     one, two = (pb.GetSearchRequest(name=name).SerializeToString() for name in ("one", "two"))
 
     async def scenario():
-        servicer = Servicer(file_store)
+        servicer = Servicer(file_store, Gate())
 
         def ask(request):
             return asyncio.ensure_future(servicer._unary(method, request, None))
