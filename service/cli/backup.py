@@ -66,7 +66,11 @@ def _restore(given: argparse.Namespace, console: Console) -> int:
 
     with _shown(console) as told:
         made = restored(given.file, given.database, told)
-    return _say(console, f"restored: {made.file}", made)
+    code = _say(console, f"restored: {made.file}", made)
+    if made.rows.get("tokens"):
+        said = "tokens are as they were then, also those that were revoked since"
+        console.print(f"{said}; see `formwright token list`", highlight=False, soft_wrap=True)
+    return code
 
 
 def _say(console: Console, what: str, made: Copied) -> int:

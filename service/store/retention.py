@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Connection, and_, exists, func, select
 from ..records import ArtifactState, SearchState
 from .artifacts import delete_artifacts
 from .engine import Database, clock
-from .queries import IN_ONE
+from .queries import IN_ONE, visible
 from .schema import artifacts, events, files, front, searches, trials
 from .writes import delete_search
 
@@ -138,7 +138,7 @@ def _old_search(connection: Connection, age: timedelta, keep_front: bool) -> Col
     s, a, before = searches.c, artifacts.c, clock(connection) - age
     young = (a.updated >= before) | a.state.not_in(_MADE)
     wanted = exists().where(a.search_key == s.key, young)
-    old = and_(s.state.in_(_ENDED), s.updated < before, ~wanted)
+    old = and_(s.state.in_(_ENDED), s.updated < before, ~wanted, *visible(connection))
     if keep_front:
         ready = a.state == ArtifactState.READY.value
         old &= ~exists().where(a.search_key == s.key, ready, _on_front())
@@ -147,8 +147,8 @@ def _old_search(connection: Connection, age: timedelta, keep_front: bool) -> Col
 
 def _old_artifact(connection: Connection, age: timedelta, keep_front: bool) -> ColumnElement[bool]:
     a, before = artifacts.c, clock(connection) - age
-    those = select(searches.c.key).where(searches.c.state.in_(_ENDED)).correlate(None)
-    ended = a.search_key.in_(those)
+    those = select(searches.c.key).where(searches.c.state.in_(_ENDED), *visible(connection))
+    ended = a.search_key.in_(those.correlate(None))
     old = and_(a.state.in_(_MADE), a.updated < before, ended)
     return old & ~_on_front() if keep_front else old
 

@@ -92,6 +92,7 @@ class Store:
             if owner is not None:
                 view._database = self._database.seen_by(owner)
                 view.artifacts = Artifacts(view._database)
+                view.retention = Retention(view._database)
             self._views[key] = view
         return self._views[key]
 

@@ -67,3 +67,12 @@ def check_files(store, id, number):
         assert len(content) == file.size
         assert hashlib.sha256(content).hexdigest() == file.sha256
     return len(record.files)
+
+
+def sql(path, *statements):
+    raw = sqlite3.connect(path)
+    for statement in statements:
+        rows = raw.execute(statement).fetchall()
+    raw.commit()
+    raw.close()
+    return rows

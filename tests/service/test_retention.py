@@ -140,6 +140,18 @@ def test_searches_whose_front_is_kept_may_stay(store, tmp_path):
     assert there(store) == {front}
 
 
+def test_who_sees_little_removes_no_more(store, tmp_path):
+    others = searched(store)
+    keep(store, others, 0, tmp_path / "made")
+    mine = searched(store.seen_by("ada"))
+    keep(store, mine, 0, tmp_path / "made")
+    age(store)
+    ada = store.seen_by("ada").retention
+    assert gone(ada.artifacts(DAYS)) == [(mine, 0)]
+    assert gone(ada.searches(DAYS)) == [(mine, None)]
+    assert there(store) == {others}
+
+
 def test_two_at_once(store, url):
     for _ in range(12):
         searched(store)

@@ -13,6 +13,7 @@ from sqlalchemy import select, text
 
 from formwright.search import METRICS, Measurement, SearchSpec, TrialState
 from formwright.search.testing import a_trial
+from formwright.service import access
 from formwright.service.errors import NotAllowed
 from formwright.service.records import ArtifactState, SearchState
 from formwright.service.store import migrate, open_store
@@ -155,6 +156,11 @@ def test_data_of_an_earlier_version(url, revision):
     search = store.get_search("abc")
     assert (search.spec, search.state, search.created) == (SPEC, SearchState.RUNNING, TIME)
     assert (search.display_name, search.priority, search.revision) == ("mine", 0, 1)
+    assert search.owner == ""  # nobody's: those see it who see everything
+    assert [one.id for one in store.seen_by(None).list_searches(9).items] == ["abc"]
+    assert store.seen_by("ada").list_searches(9).items == ()
+    text, _ = store.access.create("ada", access.Scope.READ)
+    assert store.access.caller_of(text).owner == "ada"
     assert search.counts == {TrialState.SUCCEEDED: 4, TrialState.FAILED: 1}
     assert store.create_search(SPEC, "r", "mine") == search  # the request is known
     events = store.events("abc", 0, 99)
