@@ -113,6 +113,9 @@ _ROWS = (
             "how servers and schedulers log on standard error", choices=LOG_FORMATS),
     Setting("log_level", "serve.log_level", "warning", "FORMWRIGHT_LOG_LEVEL",
             "from which level on they log; info has a line for each call", choices=LOG_LEVELS),
+    Setting("retention_days", "serve.retention_days", 0.0, "FORMWRIGHT_RETENTION_DAYS",
+            "days after which a search that has ended is removed; 0: never", lowest=0,
+            highest=36500),
     # read elsewhere; here for whoever looks for them
     Setting("config", "", "", "FORMWRIGHT_CONFIG",
             "the file with settings, instead of those that are looked for"),
@@ -148,6 +151,7 @@ class Settings:
     tokens: str = "auto"
     rate: float = 0.0
     at_once: int = 0
+    retention_days: float = 0.0
 
 
 def with_port(server: str) -> str:

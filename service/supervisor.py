@@ -70,6 +70,7 @@ class Supervisor:
     async def _start(self, owner: str) -> asyncio.subprocess.Process:
         given = self._settings
         arguments = [f"--owner={owner}", f"--workers={given.workers}"]
+        arguments += [f"--retention-days={given.retention_days}"]
         arguments += [f"--ray={given.ray}"] if given.ray else []
         # A session of its own: a Ctrl-C in the terminal is for the server, which closes the pipe.
         return await asyncio.create_subprocess_exec(

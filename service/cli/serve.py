@@ -27,6 +27,7 @@ def serve_parser() -> argparse.ArgumentParser:
         add_setting(made, name, metavar="FILE")
     add_setting(made, "ray", metavar="ADDRESS")
     _add_logs(made)
+    add_setting(made, "retention_days", metavar="DAYS")
     made.add_argument("--with-parent", action="store_true", help="end when standard input closes")
     return made
 
@@ -42,6 +43,7 @@ def scheduler_parser() -> argparse.ArgumentParser:
     add_setting(made, "workers")
     add_setting(made, "ray", metavar="ADDRESS")
     _add_logs(made)
+    add_setting(made, "retention_days", metavar="DAYS")
     made.set_defaults(database=replace(SETTINGS["database"], default=""))  # never a new one
     return made
 
@@ -83,4 +85,5 @@ def _scheduler(given: argparse.Namespace, console: Console) -> int:
             "file with settings"
         )
     logs.set_up(given.log_format, given.log_level)
-    return run_scheduler(given.database, given.workers, given.ray or None)
+    days = given.retention_days
+    return run_scheduler(given.database, given.workers, given.ray or None, retention_days=days)
