@@ -273,6 +273,8 @@ def _is_sqlite(url: URL) -> bool:
 
 def _engine(url: URL, busy_s: float) -> Engine:
     extra: dict[str, Any] = {"pool_pre_ping": True}  # a server may have closed a connection
+    # whatever the database was made with: in SQL_ASCII texts would come as bytes
+    extra["connect_args"] = {"client_encoding": "utf8"}
     if _is_sqlite(url):
         extra = {"connect_args": {"timeout": busy_s}}
     try:
