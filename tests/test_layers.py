@@ -23,6 +23,10 @@ ONLY = {
     "ray": ("search/run/ray_pool.py",),
     "optuna": (
         "search/propose/optuna_study.py",
+        "search/propose/study_draft.py",
+        "search/propose/study_export.py",
+        "search/propose/study_tables.py",
+        "search/propose/study_writer.py",
         "search/propose/tpe.py",
         "search/propose/nsga2.py",
     ),
@@ -121,6 +125,19 @@ def test_guests_stay_in_their_files(path):
 )
 def test_no_file_is_too_long(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_is_read_that_could_run_code(path):
+    """What comes from elsewhere is JSON, protobuf, SQL or safetensors. Ray pickles between its own
+    processes, and does so by itself."""
+    runs = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
+    assert not {module.partition(".")[0] for module, _ in imports(path)} & runs
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+            assert "weights_only=True" in ast.unparse(node)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("eval", "exec", "compile"):
+            raise AssertionError(f"{path} line {node.lineno} runs what it is given")
 
 
 @pytest.mark.parametrize("part", PARTS)

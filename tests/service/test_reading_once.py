@@ -2,8 +2,10 @@
 
 import asyncio
 import threading
+from types import SimpleNamespace
 
 from formwright.search import SearchSpec
+from formwright.service.access import Scope
 from formwright.service.gate import Gate
 from formwright.service.rpc.methods import Method
 from formwright.service.servicer import Servicer
@@ -18,14 +20,15 @@ def test_what_is_being_read_is_read_once(file_store):
         assert goes_on.wait(30)
         return pb.GetSearchResponse(search=pb.Search(priority=len(reads)))
 
-    method = Method("GetSearch", pb.GetSearchRequest, handler, reads=True)
+    method = Method("GetSearch", Scope.READ, pb.GetSearchRequest, handler, reads=True)
+    context = SimpleNamespace(time_remaining=lambda: 30.0)
     one, two = (pb.GetSearchRequest(name=name).SerializeToString() for name in ("one", "two"))
 
     async def scenario():
         servicer = Servicer(file_store, Gate())
 
         def ask(request):
-            return asyncio.ensure_future(servicer._unary(method, request, None))
+            return asyncio.ensure_future(servicer._unary(method, request, context))
 
         asked = [ask(one) for _ in range(5)]
         while not reads:
