@@ -206,6 +206,34 @@ def test_a_search_without_results_has_a_page(few):
         assert page.figures() == {}
 
 
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"report": 5, "machine": "odd", "proxies": [], "rungs": 3},
+        {"report": {"passes": "odd"}, "machine": {"fingerprint": None, "cpu": [1]}},
+        {"report": {"passes": [3, {}, {"sites": "x"}, {"sites": 2, "declined": [4, {}]}]}},
+    ],
+    ids=["words", "shapes", "passes"],
+)
+def test_details_of_another_form_count_as_not_told(few, details):
+    trials = tuple(replace(trial, details=details) for trial in few.trials)
+    spec = replace(few.spec, objectives=("quality", "params"))
+    assert Page(report_page(Result(spec, trials))).texts("h2") == SECTIONS
+
+
+def test_what_the_compiler_did_is_told_of_each_architecture_of_the_front(few):
+    declined = [{"code": "not_worth_it"}, {"code": "not_worth_it"}]
+    report = {"passes": [{"name": "fuse", "sites": 5, "rewritten": 3, "declined": declined}]}
+    trials = tuple(replace(t, details={**t.details, "report": report}) for t in few.trials)
+    found = Findings.of(Result(few.spec, trials))
+
+    assert found.compiled == [
+        (str(t.number), "fuse 3", "fuse: not_worth_it x 2") for t in found.front
+    ]
+    (machine,) = found.machines
+    assert dict(machine) == {"trials": str(len(few.succeeded)), "fingerprint": "m"}
+
+
 def test_searches_beside_it(few):
     other = searched(replace(SPEC, seed=3))
     page = Page(report_page(few, [other]))

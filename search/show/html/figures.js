@@ -73,11 +73,23 @@
     const before = place.at === undefined ? (STEPS[event.key] > 0 ? -1 : all.length) : place.at;
     place.at = Math.min(Math.max(before + STEPS[event.key], 0), all.length - 1);
     Plotly.Fx.hover(place, [all[place.at]]);
-    const said = document.getElementById("spoken");
-    if (said) said.textContent = words(place, all[place.at]);
+    spoken().textContent = words(place, all[place.at]);
+  }
+
+  // what is put there is read aloud
+  function spoken() {
+    const known = document.getElementById("spoken");
+    if (known) return known;
+    const made = document.createElement("div");
+    made.id = "spoken";
+    made.className = "hidden";
+    made.setAttribute("role", "status");
+    document.body.append(made);
+    return made;
   }
 
   function begin() {
+    spoken(); // it must be there before it says something
     drawAll();
     document.addEventListener("keydown", step);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll());
