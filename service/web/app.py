@@ -192,7 +192,7 @@ async def _drawing(site: Site, request: Request) -> Response:
     try:
         spec = await site.asked(request, pages.spec_of)
         svg = await site.drawings.of(spec)
-        return Response(svg, media_type="image/svg+xml", headers={"cache-control": "private"})
+        return Response(svg, media_type="image/svg+xml")
     except Exception as error:
         return _short(error)
 
@@ -204,6 +204,8 @@ async def _live(site: Site, request: Request) -> Response:
         return _short(error)
     if site.hub is None:
         return _short(NotFound("nothing is followed here"))
+    if request.method == "HEAD":
+        return Response(media_type="text/event-stream")
     given = request.headers.get("last-event-id") or request.query_params.get("after", "")
     after = int(given) if given.isdecimal() and len(given) < 10 else 0
     missed = not last - MISSED <= after <= last
@@ -222,11 +224,12 @@ async def _show_login(site: Site, request: Request) -> Response:
     way = way_on(request.query_params.get("next", ""))
     if site.door.is_open:
         return RedirectResponse(way, 303)
-    return _login_page(way)
+    return await _login_page(site, way)
 
 
-def _login_page(way: str, error: str = "", status: int = 200) -> Response:
-    answer = _html(render("login.html", {"way": way, "error": error}), status)
+async def _login_page(site: Site, way: str, error: str = "", status: int = 200) -> Response:
+    text = await site.in_thread(render, "login.html", {"way": way, "error": error})
+    answer = _html(text, status)
     # so that a browser says where the form comes from, also over plain HTTP
     answer.headers["referrer-policy"] = "same-origin"
     return answer
@@ -236,16 +239,16 @@ async def _login(site: Site, request: Request) -> Response:
     form = await read_form(request)
     way, peer = way_on(form.get("next", "")), peer_of(request)
     if not is_same_origin(request, sure=True):
-        return _login_page(way, "This form was sent by another site.", 403)
+        return await _login_page(site, way, "This form was sent by another site.", 403)
     if not site.door.may_try(peer):
-        answer = _login_page(way, "Too many tries; wait a minute.", 429)
+        answer = await _login_page(site, way, "Too many tries; wait a minute.", 429)
         answer.headers["retry-after"] = "60"
         return answer
     site.door.tried(peer)
     try:
         secret = await site.in_thread(site.door.enter, form.get("token", "").strip())
     except Unauthenticated as error:
-        return _login_page(way, f"{error}.", 403)
+        return await _login_page(site, way, f"{error}.", 403)
     except Exception as error:
         return await _error(site, error)
     answer = RedirectResponse(way, 303)
@@ -282,7 +285,7 @@ async def _refused(site: Site, request: Request, error: Exception) -> Response:
     """What Starlette refuses: no such route, no such method."""
     status = getattr(error, "status_code", 400)
     values = {"status": status, "title": OF_HTTP.get(status, "That cannot be done"), "said": ""}
-    answer = _html(render("error.html", values), status)
+    answer = _html(await site.in_thread(render, "error.html", values), status)
     answer.headers.update(getattr(error, "headers", None) or {})
     return answer
 

@@ -16,7 +16,9 @@ from ..records import TrialRecord
 
 REPORT, SECONDS, RUNGS = "report", "seconds", "rungs"
 DECLINED = ("where", "op", "source", "code", "reason")
-LONGEST = 2000  # characters of a detail; `formwright trials -o json` has all
+# `formwright trials -o json` has all
+LONGEST = 2000  # characters of a detail
+MOST = 200  # rows of a table
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,15 @@ class Value:
 
 @dataclass(frozen=True)
 class Pass:
-    """What a pass of the compiler did; `declined` are rows of `DECLINED`, each with how often."""
+    """What a pass of the compiler did. It left `declined` sites as they are; `reasons` are rows of
+    `DECLINED`, each with how often, the commonest first."""
 
     name: str
     sites: int
     rewritten: int
     ms: float | None
-    declined: Sequence[tuple[Sequence[str], int]]
+    declined: int
+    reasons: Sequence[tuple[Sequence[str], int]]
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Report:
 
     @property
     def declined(self) -> int:
-        return sum(count for row in self.passes for _, count in row.declined)
+        return sum(row.declined for row in self.passes)
 
 
 @dataclass(frozen=True)
@@ -111,10 +115,10 @@ def report_of(trial: TrialRecord) -> Report | None:
         str(found.get("graph_hash", "")),
         [
             f"graph {row.get('graph')}, {row.get('name')}: {row.get('state')}"
-            for row in rows
+            for row in rows[:MOST]
             if isinstance(row, Mapping)
         ],
-        [_pass(row) for row in found["passes"] if isinstance(row, Mapping)],
+        [_pass(row) for row in found["passes"][:MOST] if isinstance(row, Mapping)],
     )
 
 
@@ -131,7 +135,8 @@ def _pass(row: Mapping[str, Any]) -> Pass:
         int(numbers.get("sites", 0)),
         int(numbers.get("rewritten", 0)),
         numbers.get("ms"),
-        list(counts.items()),
+        sum(counts.values()),
+        sorted(counts.items(), key=lambda each: -each[1])[:MOST],
     )
 
 
@@ -142,7 +147,7 @@ def others_of(trial: TrialRecord) -> list[tuple[str, str]]:
     for name, value in trial.details.items():
         if not laid_out.get(name):
             rows += list(_lines(str(name), value, 0))
-    return rows
+    return rows[:MOST]
 
 
 def _lines(name: str, value: Any, depth: int) -> Iterable[tuple[str, str]]:
@@ -181,5 +186,5 @@ def _block(block: BlockSpec | None) -> str:
 def _numbers(given: object) -> dict[str, float]:
     if not isinstance(given, Mapping):
         return {}
-    number = {k: v for k, v in given.items() if isinstance(v, int | float) and type(v) is not bool}
-    return {str(name): float(value) for name, value in number.items()}
+    numbers = ((name, value) for name, value in given.items() if type(value) in (int, float))
+    return {str(name): float(value) for name, value in numbers if abs(value) < 1e300}

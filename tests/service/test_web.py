@@ -70,7 +70,7 @@ def test_one_that_has_ended_is_not_followed(kept):
 
 
 def test_lists_are_filtered_and_turned_over(kept):
-    url, _, id, ended, _ = kept
+    url, store, id, ended, _ = kept
     text = ask(url, "/searches?filter=state+%3D+RUNNING").text
     assert id in text
     assert ended not in text
@@ -82,6 +82,10 @@ def test_lists_are_filtered_and_turned_over(kept):
     rest = ask(url, following).text
     numbers = re.findall(r'/trials/(\d+)">\1</a></th><td>', rest)
     assert numbers == ["25", "26", "27", "28", "29"]
+    best = ask(url, f"/searches/{ended}?order=metrics.quality+desc").text
+    numbers = re.findall(r'/trials/(\d+)">\1</a></th><td>', best)
+    wanted = store.list_trials(ended, 25, order_by="metrics.quality desc").items
+    assert numbers == [str(each.number) for each in wanted]
     reason = ask(url, f"/searches/{ended}?state=FAILED&reason=out+of+memory").text
     assert re.findall(r'/trials/(\d+)">\1</a></th><td>', reason) == ["7", "20"]
 
@@ -184,6 +188,7 @@ def test_pages_are_for_looking(kept, method):
     url, _, id, _, _ = kept
     assert {ask(url, path, method).status for path in ("/searches", f"/searches/{id}")} == {405}
     assert ask(url, "/searches", "HEAD").status == 200
+    assert ask(url, f"/searches/{id}/live", "HEAD").status == 200
 
 
 def test_files_are_sent_once(kept):
