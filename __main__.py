@@ -43,6 +43,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "pareto": ("formwright.service.cli.look", "pareto", "the Pareto front that was found"),
     "report": ("formwright.service.cli.fetch", "report", "what a search has found, on one page"),
     "fetch": ("formwright.service.cli.fetch", "fetch", "a trial, trained and proven, as a folder"),
+    "export": ("formwright.service.cli.export", "export", "a search as CSV, JSON, Optuna's study"),
     "trials": ("formwright.service.cli.look", "trials", "every trial of a search"),
     "cancel": ("formwright.service.cli.manage", "cancel", "end a search"),
     "pause": ("formwright.service.cli.manage", "pause", "let go of a search's workers"),

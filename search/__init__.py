@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from .outlook import count_settings as count_settings
     from .outlook import plan_of as plan_of
     from .propose import SAMPLERS as SAMPLERS
+    from .propose.study_export import to_study as to_study
+    from .propose.study_writer import study_url as study_url
     from .result import Result as Result
     from .run.file_log import FileLog as FileLog
     from .run.log import MemoryLog as MemoryLog
@@ -101,6 +103,8 @@ _LAZY = {
     "STEMS": ".ends",
     "HEADS": ".ends",
     "Result": ".result",
+    "to_study": ".propose.study_export",
+    "study_url": ".propose.study_writer",
     "keep": ".artefact.make",
     "Kept": ".artefact.make",
     "load": ".artefact.folder",

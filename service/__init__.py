@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .client import Trust as Trust
     from .embedded import local_server as local_server
     from .errors import ServiceError as ServiceError
+    from .exports import study_of as study_of
     from .records import ArtifactRecord as ArtifactRecord
     from .records import ArtifactState as ArtifactState
     from .records import Event as Event
@@ -50,6 +51,7 @@ _LAZY = {
     "Settings": ".settings",
     "result_of": ".results",
     "to_frame": ".results",
+    "study_of": ".exports",
     "serve": ".server",
     "local_server": ".embedded",
     "backup": ".store.backups",

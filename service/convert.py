@@ -167,6 +167,7 @@ def _trial(record: TrialRecord, details: bool) -> pb.Trial:
         machine=record.machine,
         error=record.error,
         details_json=json.dumps(record.details, sort_keys=True) if details else "",
+        params_json=json.dumps(dict(record.params)) if details and record.params else "",
         create_time=to_time(record.created),
         update_time=to_time(record.updated),
     )
@@ -184,6 +185,7 @@ def from_trial(message: pb.Trial) -> TrialRecord:
         architecture=ArchSpec.from_json(message.architecture.spec_json),
         values=dict(message.metrics),
         details=details,
+        params=json.loads(message.params_json or "{}"),
         error=message.error,
         created=from_time(message.create_time),
         updated=from_time(message.update_time),

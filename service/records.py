@@ -6,7 +6,7 @@ It must not know SQL, grpc or the wire. Next: `store/store.py` keeps these, `con
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
@@ -102,7 +102,8 @@ class SearchRecord:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A trial as the store has it, without the genes that were proposed."""
+    """A trial as the store has it. `params` are the genes that were proposed; a user's own
+    architecture has none, and events leave them out."""
 
     search_id: str
     number: int
@@ -116,6 +117,7 @@ class TrialRecord:
     created: datetime
     updated: datetime
     rung: int = 0
+    params: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def machine(self) -> str:

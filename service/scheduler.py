@@ -28,9 +28,11 @@ from ..search import (
     drive,
     make_pool,
 )
+from . import logs
 from .configured import resolve
 from .errors import DatabaseError, ServiceError, SetupError
 from .keeper import Keepers
+from .labels import labels
 from .leases import follow_parent, leased
 from .names import new_owner
 from .records import Claim, SearchState
@@ -74,7 +76,8 @@ class Scheduler:
                     self._tidy()
                     self.stopping.wait(IDLE_S)
                 else:
-                    self._run(claim)
+                    with labels(search=claim.search.id):
+                        self._run(claim)
                     self._tidy()
         finally:
             try:
@@ -118,21 +121,21 @@ class Scheduler:
             return None
 
     def _run(self, claim: Claim) -> None:
-        log.info("search %s: claimed, epoch %d", claim.search.id, claim.epoch)
+        log.info("claimed, epoch %d", claim.epoch)
         kept = _Log(self._store, claim, self.stopping)
         try:
             with leased(lambda: self._store.renew(claim, LEASE_S), self.stopping):
                 self._drive(claim, kept)
         except DatabaseError as error:  # its lease runs out, and somebody tries again
-            log.warning("search %s: %s", claim.search.id, error)
+            log.warning("%s", error)
         except Fenced as error:
-            log.info("search %s: left to others: %s", claim.search.id, error)
+            log.info("left to others: %s", error)
         except PoolError as error:  # not the search's fault: it waits until there are workers
             self._end(claim, SearchState.QUEUED, f"no workers: {error}")
             raise
         except Exception as error:
             if not isinstance(error, FormwrightError):
-                log.exception("search %s failed", claim.search.id)
+                log.exception("the search failed")
             self._end(claim, SearchState.FAILED, f"{type(error).__name__}: {error}")
 
     def _drive(self, claim: Claim, kept: _Log) -> None:
@@ -150,9 +153,9 @@ class Scheduler:
         try:
             self._store.finish(claim, state, error)
         except Fenced:
-            log.info("search %s: ended by others meanwhile", claim.search.id)
+            log.info("ended by others meanwhile")
         except ServiceError as error:  # its lease runs out, and somebody tries again
-            log.warning("search %s: %s", claim.search.id, error)
+            log.warning("%s", error)
 
     def _workforce(self, threads: int) -> Pool:
         if self._pool is None or self._pool[0] != threads:
@@ -233,7 +236,7 @@ def main() -> int:
     parser.add_argument("--ray")
     parser.add_argument("--retention-days", type=float, default=0.0)
     given = parser.parse_args()
-    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
+    logs.set_up_as_told()
     try:
         database = str(resolve(SETTINGS["database"]).value)
         return run_scheduler(

@@ -46,6 +46,7 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     limits = Limits(settings.rate, settings.at_once)
     gate = Gate(store.access, limits) if wanted.tokens else Gate()
     host, supervisor = Host(store, gate), Supervisor(settings, store)
+    host.metrics.follow("formwright_scheduler_restarts_total", lambda: supervisor.restarts)
     port = _listen(host.server, settings.host, settings.port, credentials)
     await host.start()
     running = asyncio.gather(host.run(), supervisor.run())

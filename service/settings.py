@@ -64,6 +64,8 @@ class Setting:
 
 
 FORMATS = ("table", "json", "yaml", "csv")
+LOG_FORMATS = ("text", "json")
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 # fmt: off
 _ROWS = (
@@ -107,6 +109,10 @@ _ROWS = (
             "worker processes of Ray; 0: without Ray", lowest=0),
     Setting("ray", "serve.ray", "", "FORMWRIGHT_RAY",
             "address of a Ray cluster; empty: one is started"),
+    Setting("log_format", "serve.log_format", "text", "FORMWRIGHT_LOG_FORMAT",
+            "how servers and schedulers log on standard error", choices=LOG_FORMATS),
+    Setting("log_level", "serve.log_level", "warning", "FORMWRIGHT_LOG_LEVEL",
+            "from which level on they log; info has a line for each call", choices=LOG_LEVELS),
     Setting("retention_days", "serve.retention_days", 0.0, "FORMWRIGHT_RETENTION_DAYS",
             "days after which a search that has ended is removed; 0: never", lowest=0,
             highest=36500),

@@ -20,15 +20,20 @@ MAY_IMPORT = {
 }
 # guest -> the files that may import it (a folder ends in /)
 ONLY = {
-    "ray": ("search/run/ray_pool.py",),
+    "ray": ("search/run/ray_look.py", "search/run/ray_pool.py"),
     "optuna": (
         "search/propose/optuna_study.py",
+        "search/propose/study_draft.py",
+        "search/propose/study_export.py",
+        "search/propose/study_tables.py",
+        "search/propose/study_writer.py",
         "search/propose/tpe.py",
         "search/propose/nsga2.py",
     ),
     "matplotlib": ("search/show/picture.py", "search/show/panels.py"),
+    "prometheus_client": ("service/metrics.py",),
     "sqlalchemy": ("service/store/",),
-    "cryptography": ("service/certs.py",),
+    "cryptography": ("service/certs.py", "service/checks/certificates.py"),
     "grpc": (
         "service/client/",
         "service/testing_unit.py",

@@ -146,6 +146,19 @@ class Database:
             return None
         return version
 
+    def size(self, connection: Connection) -> int:
+        """Bytes that it takes on its disk, with what is still to be moved to its place."""
+        if self.is_sqlite:
+            files = [Path(self.where + end) for end in ("", "-wal")]
+            return sum(file.stat().st_size for file in files if file.exists())
+        here = select(func.pg_database_size(func.current_database()))
+        return int(connection.execute(here).scalar_one())
+
+    def limit(self, connection: Connection, seconds: float) -> None:
+        """No statement of this transaction takes longer. On SQLite a reader waits for nobody."""
+        if not self.is_sqlite:
+            connection.exec_driver_sql(f"SET LOCAL statement_timeout = {round(seconds * 1000)}")
+
     def close(self) -> None:
         self._closed.set()
         if self._watching is not None:

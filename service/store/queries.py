@@ -209,6 +209,7 @@ def _trial(row: Row[Any], values: Mapping[str, float]) -> TrialRecord:
         architecture=architecture(row.spec),
         values=values,
         details=json.loads(row.details),
+        params=json.loads(row.params),
         error=row.error,
         created=row.created,
         updated=row.updated,

@@ -41,6 +41,7 @@ from .requests import digest, forget_requests, is_first
 from .retention import Retention
 from .schema import architectures, searches, trials
 from .tokens import Tokens
+from .totals import Totals, totals
 from .trial_log import StoreLog
 
 SHOWN = 100  # trials of an architecture
@@ -115,6 +116,10 @@ class Store:
         """Raises InternalError if the database does not answer."""
         with self._database.read() as connection:
             connection.execute(select(1))
+
+    def totals(self) -> Totals:
+        """What there is, in numbers."""
+        return totals(self._database)
 
     # searches
 

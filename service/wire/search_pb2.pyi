@@ -161,7 +161,7 @@ class Architecture(_message.Message):
     def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., spec_json: _Optional[str] = ..., short: _Optional[str] = ...) -> None: ...
 
 class Trial(_message.Message):
-    __slots__ = ("name", "number", "state", "attempt", "architecture", "metrics", "machine", "error", "details_json", "create_time", "update_time", "rung")
+    __slots__ = ("name", "number", "state", "attempt", "architecture", "metrics", "machine", "error", "details_json", "create_time", "update_time", "rung", "params_json")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -181,6 +181,7 @@ class Trial(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
     RUNG_FIELD_NUMBER: _ClassVar[int]
+    PARAMS_JSON_FIELD_NUMBER: _ClassVar[int]
     name: str
     number: int
     state: TrialState
@@ -193,7 +194,8 @@ class Trial(_message.Message):
     create_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
     rung: int
-    def __init__(self, name: _Optional[str] = ..., number: _Optional[int] = ..., state: _Optional[_Union[TrialState, str]] = ..., attempt: _Optional[int] = ..., architecture: _Optional[_Union[Architecture, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., machine: _Optional[str] = ..., error: _Optional[str] = ..., details_json: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., rung: _Optional[int] = ...) -> None: ...
+    params_json: str
+    def __init__(self, name: _Optional[str] = ..., number: _Optional[int] = ..., state: _Optional[_Union[TrialState, str]] = ..., attempt: _Optional[int] = ..., architecture: _Optional[_Union[Architecture, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., machine: _Optional[str] = ..., error: _Optional[str] = ..., details_json: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., rung: _Optional[int] = ..., params_json: _Optional[str] = ...) -> None: ...
 
 class Event(_message.Message):
     __slots__ = ("sequence", "time", "state_change", "trial", "front_change")
