@@ -40,7 +40,7 @@ from formwright.service.errors import InternalError
 from formwright.service.store import open_store
 
 store = open_store(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
 made = 0
 try:
     while True:
