@@ -79,11 +79,25 @@ def _axis(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def kind_of(values: Iterable[float]) -> dict[str, Any]:
-    """Logarithmic where the values are of several sizes."""
+    """Of an axis: logarithmic where the values are of several sizes."""
     found = [value for value in values if math.isfinite(value)]
-    if found and is_wide(found):
-        return {"type": "log", "dtick": "D2"}
-    return {}
+    if not found or not is_wide(found):
+        return {}
+    low, high = math.floor(math.log10(min(found))), math.ceil(math.log10(max(found)))
+    steps = (1, 2, 5) if high - low <= 4 else (1,)
+    ticks = [step * 10.0**power for power in range(low, high + 1) for step in steps]
+    return {"type": "log", "tickvals": ticks, "ticktext": list(map(_brief, ticks))}
+
+
+def _brief(value: float) -> str:
+    """
+    >>> _brief(0.05), _brief(2e4), _brief(5e6)
+    ('0.05', '20k', '5M')
+    """
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
 
 
 def thinned(things: Sequence[T], most: int) -> list[T]:

@@ -89,7 +89,7 @@ def _line(record: ArtifactRecord) -> str:
 
 
 def _report(given: argparse.Namespace, console: Console) -> int:
-    from ...search import as_text, picture, save_report  # which a parser does not need
+    from ...search import as_text, picture  # which a parser does not need
     from ..results import result_of
 
     with connect(given) as client:
@@ -99,6 +99,8 @@ def _report(given: argparse.Namespace, console: Console) -> int:
         beside = [result_of(other, client.trials(other.id)) for other in others]
     made = []  # before anything is said: it may be that it cannot be written
     if given.html:
+        from ...search import save_report  # loads torch, for the drawings
+
         said = {"title": search.display_name, "state": search.state.lower(), "name": search.id}
         made.append(f"written: {save_report(result, given.html, beside, **said)}")
     if given.picture:

@@ -76,7 +76,7 @@ def test_a_users_own_architecture_has_no_genes_and_is_left_out():
 
 
 def test_without_genes_knobs_are_read_off_the_architectures():
-    """As the service's records are."""
+    """As records of an older service are."""
     result = searched()
     bare = [replace(trial, params={}) for trial in result.succeeded]
     columns = knobs_of(bare)

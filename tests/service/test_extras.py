@@ -99,7 +99,7 @@ def test_each_extra_has_what_its_part_needs():
 def test_the_guests_are_what_the_extras_declare():
     wanted = {
         canonicalize_name(Requirement(text).name)
-        for extra in ("compiler", "search", "client", "service", "postgresql")
+        for extra in ("compiler", "search", "report", "client", "service", "postgresql")
         for text in OURS[extra]
     }
     names = {canonicalize_name(name) for name in GUESTS.values()}
