@@ -59,7 +59,7 @@ async def serve(
     await host.start()
     parts = [host.run(), supervisor.run()]
     if page is not None:
-        page.show(store, host.hub)
+        page.show(store, host.hub, host.metrics.render)
         parts.append(page.run())
     running = asyncio.gather(*parts)
     stopping = _on_signals()

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -107,6 +107,7 @@ class Site:
         return pages.Asked(store, caller, request.path_params, query, session, self.kept)
 
 
+Numbers = Callable[[], tuple[bytes, str]]
 Page = Callable[[pages.Asked], pages.Made]
 
 
@@ -117,11 +118,10 @@ def make_app(
     secure: bool,
     *,
     local: bool = True,
-    more_routes: Sequence[BaseRoute] = (),
+    numbers: Numbers | None = None,
 ) -> Starlette:
     """The pages over a store. `access` None: nobody is asked for a token. `secure`: it is served
-    over TLS; `local`: to this machine only. `more_routes` are nobody's pages: they ask for
-    themselves who may see them."""
+    over TLS; `local`: to this machine only. `numbers` are the server's, for Prometheus."""
     site = Site(store, Door(access, secure), hub)
 
     @contextlib.asynccontextmanager
@@ -147,8 +147,9 @@ def make_app(
         Route("/logout", partial(_logout, site), methods=["POST"]),
         Route("/healthz", partial(_health, site), methods=["GET"]),
         *(Route(path, partial(_file, path), methods=["GET"]) for path in FILES),
-        *more_routes,
     ]
+    if numbers is not None:
+        routes.append(Route("/metrics", partial(_metrics, site, numbers), methods=["GET"]))
     app = Starlette(
         routes=routes,
         middleware=[Middleware(Guard, local=local, secure=secure)],
@@ -275,6 +276,15 @@ async def _health(site: Site, request: Request) -> Response:
         log.warning("%s", error)
         return PlainTextResponse("the database does not answer\n", 503)
     return PlainTextResponse("ok\n")
+
+
+async def _metrics(site: Site, numbers: Numbers, request: Request) -> Response:
+    """For whoever has a token: there is nothing of any search in them."""
+    try:
+        content, kind = await site.asked(request, lambda _: numbers())
+    except Exception as error:
+        return _short(error)
+    return Response(content, headers={"content-type": kind})
 
 
 async def _file(path: str, request: Request) -> Response:

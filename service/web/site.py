@@ -10,11 +10,10 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import uvicorn
-from starlette.routing import BaseRoute
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..access import is_loopback
@@ -24,7 +23,7 @@ from ..settings import Settings
 from ..store import Store
 from ..tls import server_context
 from ..watch import Hub
-from .app import make_app
+from .app import Numbers, make_app
 from .guard import LONGEST_HEAD
 
 CONNECTIONS = 256  # at once; one more is told so
@@ -118,7 +117,7 @@ class WebSite:
         shown = f"[{host}]" if ":" in host else host
         return f"http{'s' if self.needs.tls else ''}://{shown}:{port}"
 
-    def show(self, store: Store, hub: Hub, more_routes: Sequence[BaseRoute] = ()) -> None:
+    def show(self, store: Store, hub: Hub, numbers: Numbers | None = None) -> None:
         """What `run` serves."""
         app = make_app(
             store,
@@ -126,7 +125,7 @@ class WebSite:
             hub,
             self.needs.tls,
             local=self._local,
-            more_routes=more_routes,
+            numbers=numbers,
         )
         context = self._context
         config = uvicorn.Config(

@@ -28,7 +28,7 @@ def showing(store, port=0, **settings):
         try:
             hub = Hub(store, in_thread)
             site = WebSite(Settings(web=f"127.0.0.1:{port}", **settings))
-            site.show(store, hub)
+            site.show(store, hub, lambda: (b"formwright_up 1\n", "text/plain; version=1.0.0"))
             told.update(address=site.address, loop=loop, stop=stop)
         except SetupError as error:
             told.update(error=error)

@@ -314,3 +314,13 @@ def test_many_listen_and_the_server_still_ends(file_store):
     for thread in threads:
         thread.join(30)
     assert ends == ["end"] * 20
+
+
+def test_numbers_are_for_whoever_has_a_token(guarded, token):
+    url, *_ = guarded
+
+    assert ask(url, "/metrics").status == 401
+    assert ask(url, "/metrics", **bearer("fw_000000000000_" + "x" * 43)).status == 401
+    answer = ask(url, "/metrics", **bearer(token()[0]))
+    assert (answer.status, answer.text) == (200, "formwright_up 1\n")
+    assert answer.headers["content-type"] == "text/plain; version=1.0.0"
