@@ -15,7 +15,6 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ...extras import MissingExtraError, needs
-from ..settings import SETTINGS
 from .finding import Finding, failed, ok, warning, wrong
 from .look import Look
 from .wire import Speaks, host_and_port, listen, trusting_all
@@ -51,7 +50,7 @@ def of_port(look: Look) -> Iterator[Finding]:
 
 def of_web(look: Look) -> Iterator[Finding]:
     """The port of the page, where one is wanted."""
-    given = look.text("web") if "web" in SETTINGS else ""
+    given = look.text("web")
     if not given:
         return
     host, port = host_and_port(given if ":" in given else f"{look.text('host')}:{given}")

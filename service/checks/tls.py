@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from ...extras import needs
 from ..errors import SetupError
 from ..exposure import exposure
-from ..settings import SETTINGS, with_port
+from ..settings import with_port
 from .finding import Finding, Status, failed, ok, warning
 from .look import Look
 from .wire import host_and_port
@@ -22,7 +22,7 @@ def of_exposure(look: Look) -> Iterator[Finding]:
     """Whether a server would start like this, and its page: other machines reach them with TLS and
     tokens only."""
     hosts = [look.text("host")]
-    if "web" in SETTINGS and ":" in look.text("web"):
+    if ":" in look.text("web"):
         hosts.append(host_and_port(look.text("web"))[0])
     given = [look.text(name) for name in ("certificate", "key", "client_ca", "tokens")]
     for host in dict.fromkeys(hosts):

@@ -14,7 +14,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from ..settings import FORMATS, SETTINGS
+from ..settings import FORMATS
 from .common import add_setting, parser, run
 from .output import show
 
@@ -23,11 +23,10 @@ if TYPE_CHECKING:
 
 STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 # the settings whose options it takes: what `serve` and clients would take, to look at first
-_NAMES = (
+LOOKED_AT = (
     "server", "database", "host", "port", "web", "workers", "ray", "certificate", "key",
     "client_ca", "tokens", "token_file", "ca", "client_certificate", "client_key",
 )  # fmt: skip
-LOOKED_AT = tuple(name for name in _NAMES if name in SETTINGS)
 
 
 def doctor_parser() -> argparse.ArgumentParser:

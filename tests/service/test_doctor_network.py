@@ -15,7 +15,6 @@ from formwright.service.access import Scope
 from formwright.service.checks.look import Look
 from formwright.service.checkup import CHECKS, Check, checkup, examined
 from formwright.service.probe import SERVICE
-from formwright.service.settings import SETTINGS
 
 from . import planted
 from .authority import Authority
@@ -63,21 +62,21 @@ def an_address_of_another_machine(world):
     world.options |= {"host": "192.0.2.1", "port": 50551}
 
 
-if "web" in SETTINGS:
+@faults.row("web port", "web port", "failed", "no page of ours", "FORMWRIGHT_WEB=PORT")
+def a_port_of_the_page_that_is_taken(world):
+    world.options["web"] = str(listener(world, b"HTTP/1.1 400 Bad Request\r\n\r\n"))
 
-    @faults.row("web port", "web port", "failed", "no page of ours", "FORMWRIGHT_WEB=PORT")
-    def a_port_of_the_page_that_is_taken(world):
-        world.options["web"] = str(listener(world, b"HTTP/1.1 400 Bad Request\r\n\r\n"))
 
-    @faults.row("web port", "clock", "warning", "differs from ours by 90 s", "timedatectl")
-    def a_page_whose_clock_is_wrong(world):
-        ahead = formatdate(time.time() + 90, usegmt=True).encode()
-        answer = b"HTTP/1.1 200 OK\r\nDate: " + ahead + b"\r\nContent-Length: 3\r\n\r\nok\n"
-        world.options["web"] = f"127.0.0.1:{listener(world, answer)}"
+@faults.row("web port", "clock", "warning", "differs from ours by 90 s", "timedatectl")
+def a_page_whose_clock_is_wrong(world):
+    ahead = formatdate(time.time() + 90, usegmt=True).encode()
+    answer = b"HTTP/1.1 200 OK\r\nDate: " + ahead + b"\r\nContent-Length: 3\r\n\r\nok\n"
+    world.options["web"] = f"127.0.0.1:{listener(world, answer)}"
 
-    @faults.row("exposure", "exposure", "failed", "with TLS and tokens only", "--certificate")
-    def a_page_in_the_open(world):
-        world.options["web"] = "0.0.0.0:50580"
+
+@faults.row("exposure", "exposure", "failed", "with TLS and tokens only", "--certificate")
+def a_page_in_the_open(world):
+    world.options["web"] = "0.0.0.0:50580"
 
 
 # servers
