@@ -324,3 +324,13 @@ def test_numbers_are_for_whoever_has_a_token(guarded, token):
     answer = ask(url, "/metrics", **bearer(token()[0]))
     assert (answer.status, answer.text) == (200, "formwright_up 1\n")
     assert answer.headers["content-type"] == "text/plain; version=1.0.0"
+
+
+def test_whose_a_search_is_is_shown_to_who_sees_several_peoples(guarded, token):
+    url, store, *_ = guarded
+    root, _ = store.access.create("root", Scope.ADMIN)
+
+    everybodys = ask(url, "/searches", **bearer(root)).text
+    assert "<td>anna</td>" in everybodys
+    assert "<td>bob</td>" in everybodys
+    assert 'scope="col">owner' not in ask(url, "/searches", **bearer(token()[0])).text
