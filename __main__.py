@@ -50,6 +50,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "resume": ("formwright.service.cli.manage", "resume", "let a paused search go on"),
     "update": ("formwright.service.cli.manage", "update", "its name, priority, what it may spend"),
     "delete": ("formwright.service.cli.manage", "delete", "remove a search that has ended"),
+    "backup": ("formwright.service.cli.backup", "backup", "a database as a file, while it is used"),
+    "restore": ("formwright.service.cli.backup", "restore", "a backup into an empty database"),
+    "prune": ("formwright.service.cli.prune", "prune", "remove what has ended long ago"),
     "config": ("formwright.service.cli.config", "config", "every setting, and who has set it"),
     "doctor": ("formwright.service.cli.doctor", "doctor", "what is installed, what answers"),
     "completion": ("formwright.service.cli.completion", "completion", "a script for your shell"),
@@ -59,6 +62,8 @@ EXTRAS = {
     "formwright.compiler": "compiler",
     "formwright.search": "search",
     "formwright.service.cli.serve": "service",
+    "formwright.service.cli.backup": "service",
+    "formwright.service.cli.prune": "service",
     "formwright.service": "client",
 }
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from .results import to_frame as to_frame
     from .server import serve as serve
     from .settings import Settings as Settings
+    from .store.backups import backup as backup
+    from .store.restoring import restore as restore
 
 # name -> the module that owns it
 _LAZY = {
@@ -52,7 +54,10 @@ _LAZY = {
     "study_of": ".exports",
     "serve": ".server",
     "local_server": ".embedded",
+    "backup": ".store.backups",
+    "restore": ".store.restoring",
 }
+_OF_A_SERVER = ("serve", "backup", "restore")  # need more than a client does
 
 __all__ = list(_LAZY)
 
@@ -60,7 +65,7 @@ __all__ = list(_LAZY)
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    with needs("service" if name == "serve" else "client", f"{__name__}.{name}"):
+    with needs("service" if name in _OF_A_SERVER else "client", f"{__name__}.{name}"):
         return getattr(import_module(_LAZY[name], __name__), name)
 
 

@@ -100,15 +100,6 @@ def is_hash_of(secret: str, kept: str) -> bool:
     return hmac.compare_digest(hash_of(secret), kept)
 
 
-def redacted(text: str) -> str:
-    """Without the secrets of tokens.
-
-    >>> redacted("got fw_00112233aabb_" + "x" * 43)
-    'got fw_00112233aabb_***'
-    """
-    return _TOKEN.sub(r"fw_\1_***", text)
-
-
 def is_owner(name: str) -> bool:
     """Whether it can be the name of an owner: a short word, as of a user or a team."""
     return _OWNER.fullmatch(name) is not None

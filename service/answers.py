@@ -24,15 +24,23 @@ class Answers:
         self._kept: OrderedDict[Key, bytes] = OrderedDict()
         self._version: int | None = None
         self._bytes, self._most = 0, most_bytes
+        self.hits = self.misses = 0
 
     def get(self, key: Key, version: int | None) -> bytes | None:
         """The answer as of this version, if it is kept."""
-        if version is None or version != self._version:
-            return None
-        found = self._kept.get(key)
-        if found is not None:
+        found = None
+        if version is not None and version == self._version:
+            found = self._kept.get(key)
+        if found is None:
+            self.misses += 1
+        else:
+            self.hits += 1
             self._kept.move_to_end(key)
         return found
+
+    def lookups(self) -> dict[tuple[str, ...], float]:
+        """How many there were, by what came of them."""
+        return {("hit",): self.hits, ("miss",): self.misses}
 
     def put(self, key: Key, version: int | None, answer: bytes) -> None:
         """`version` is from before the answer was read. One that is out of date is not kept."""

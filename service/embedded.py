@@ -40,6 +40,7 @@ def start_server(
     # all that settings could say otherwise: it is this machine's, with workers of its own
     command += [f"--workers={workers}", f"--port={port}", "--host=127.0.0.1", "--ray="]
     command += ["--certificate=", "--key=", "--client-ca=", "--tokens=auto"]
+    command += ["--web=", "--retention-days=0"]
     environment = more.pop("env", None) or os.environ
     # its own session: a Ctrl-C in the terminal is for whoever started it, which then stops it
     return subprocess.Popen(

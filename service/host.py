@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from ..errors import FormwrightError
+from .calls import CHECK, Calls
 from .gate import Gate
 from .guard import Guard
+from .metrics import Metrics
 from .rpc.methods import SERVICE
 from .servicer import Servicer
 from .store import Store
+from .watch import Hub
 
 log = logging.getLogger("formwright.service")
 
@@ -37,15 +41,22 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class Host:
-    """Made in the loop that it serves in. `start`, then `run()` until `stop()`."""
+    """Made in the loop that it serves in. `start`, then `run()` until `stop()`. `metrics` are its
+    numbers."""
 
     def __init__(self, store: Store, gate: Gate | None = None) -> None:
         gate = gate or Gate()
         guards = () if gate.is_open else (Guard(gate),)
         self.server = grpc.aio.server(interceptors=guards, options=OPTIONS)
-        self._servicer, self._health = Servicer(store, gate), health.aio.HealthServicer()
+        self.metrics = Metrics(store.totals)
+        self._servicer, self._health = Servicer(store, gate, self.metrics), _Health(self.metrics)
         self._store = store
         self._stopping = asyncio.Event()
+
+    @property
+    def hub(self) -> Hub:
+        """The watches, which end when it stops."""
+        return self._servicer.hub
 
     async def start(self) -> None:
         """Answers from here on; the ports were added to `server` before."""
@@ -91,3 +102,16 @@ class Host:
         await asyncio.sleep(LAME_S)
         await self.server.stop(DRAIN_S)
         await asyncio.get_running_loop().run_in_executor(None, self._servicer.close)
+        self.metrics.close()
+
+
+class _Health(health.aio.HealthServicer):
+    """Standard health, told of as our own calls are."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        super().__init__()
+        self._calls = Calls(metrics)
+
+    async def Check(self, request: Any, context: Any) -> Any:
+        with self._calls.of(CHECK):
+            return await super().Check(request, context)

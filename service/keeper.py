@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import shutil
 import subprocess
 import sys
@@ -21,8 +20,10 @@ from types import TracebackType
 
 from ..errors import FormwrightError, one_line
 from ..search import Fenced
+from . import logs, names
 from .configured import resolve
 from .errors import InvalidRequest, ServiceError
+from .labels import labels
 from .leases import follow_parent, leased
 from .records import ArtifactClaim
 from .settings import LEASE_S, SETTINGS
@@ -43,7 +44,7 @@ class Keepers:
         self._store, self._owner, self._stopping = store, owner, stopping
         self._command = [sys.executable, "-P", "-m", "formwright.service.keeper"]
         self._command += [f"--owner={owner}"]
-        self._environment = {**os.environ, SETTINGS["database"].variable: database}
+        self._environment = {**logs.passed_on(), SETTINGS["database"].variable: database}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="formwright-keepers")
 
@@ -112,10 +113,13 @@ def keep_all(store: Store, owner: str, folder: Path) -> None:
     while store.artifacts.waiting():
         claim = store.artifacts.claim(owner, LEASE_S)
         if claim is not None:
-            try:
-                _keep(store, claim, folder)
-            except Fenced as error:
-                log.info("%s", error)
+            id, number = claim.search_id, claim.trial.number
+            with labels(search=id, trial=number, artifact=names.artifact_name(id, number)):
+                try:
+                    log.info("claimed, epoch %d", claim.epoch)
+                    _keep(store, claim, folder)
+                except Fenced as error:
+                    log.info("%s", error)
 
 
 def _keep(store: Store, claim: ArtifactClaim, folder: Path) -> None:
@@ -157,7 +161,7 @@ def main() -> int:
     for name in ("--owner", "--folder"):
         parser.add_argument(name, required=True)
     given = parser.parse_args()
-    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
+    logs.set_up_as_told()
     folder = Path(given.folder)
     # whoever is killed removes nothing, and then this one does
     follow_parent(lambda: shutil.rmtree(folder, ignore_errors=True), 0.0)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ..errors import FormwrightError
+from .labels import carried
 from .settings import LEASE_S
 
 log = logging.getLogger("formwright.scheduler")
@@ -31,7 +32,7 @@ def leased(renew: Callable[[], bool], stopping: threading.Event | None = None) -
             except FormwrightError as error:  # the next renewal may come in time
                 log.warning("lease not renewed: %s", error)
 
-    thread = threading.Thread(target=keep_on, name="formwright-lease")
+    thread = threading.Thread(target=carried(keep_on), name="formwright-lease")
     thread.start()
     try:
         yield

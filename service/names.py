@@ -66,6 +66,20 @@ def artifact_id(name: str, field: str = "name") -> tuple[str, int]:
     return id, int(number)
 
 
+def ids_in(name: str) -> dict[str, str]:
+    """The `search`, `trial` and `artifact` that a name of either is about; empty for any other.
+
+    >>> ids_in("searches/0a1b/trials/7")
+    {'search': '0a1b', 'trial': '7'}
+    """
+    if found := _SEARCH.fullmatch(name):
+        return {"search": found[1]}
+    if found := _TRIAL.fullmatch(name) or _ARTIFACT.fullmatch(name):
+        whole = {} if name.endswith(found[2]) else {"artifact": name}
+        return {"search": found[1], "trial": found[2], **whole}
+    return {}
+
+
 def fingerprint(name: str, field: str = "name") -> str:
     """The fingerprint in an architecture's name. Raises InvalidRequest."""
     wanted = "an architecture; wanted architectures/{fingerprint}"

@@ -28,9 +28,11 @@ from ..search import (
     drive,
     make_pool,
 )
+from . import logs
 from .configured import resolve
 from .errors import DatabaseError, ServiceError, SetupError
 from .keeper import Keepers
+from .labels import labels
 from .leases import follow_parent, leased
 from .names import new_owner
 from .records import Claim, SearchState
@@ -48,8 +50,16 @@ LETTING_GO_S = 20.0  # after which a scheduler that was told to end is ended; wh
 class Scheduler:
     """Runs one search at a time, each with `workers` workers that stay warm in between."""
 
-    def __init__(self, store: Store, owner: str, workers: int, ray: str | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        owner: str,
+        workers: int,
+        ray: str | None,
+        retention_days: float = 0.0,
+    ) -> None:
         self._store = store
+        self._retention_days = retention_days
         self.owner = owner
         self._workers = workers
         self._ray = ray
@@ -66,7 +76,9 @@ class Scheduler:
                     self._tidy()
                     self.stopping.wait(IDLE_S)
                 else:
-                    self._run(claim)
+                    with labels(search=claim.search.id):
+                        self._run(claim)
+                    self._tidy()
         finally:
             try:
                 if self._pool is not None:
@@ -77,14 +89,29 @@ class Scheduler:
                 self._store.release(self.owner)
 
     def _tidy(self) -> None:
-        """Once a day, when there is nothing else to do."""
+        """Once a day, when there is nothing else to do, or a search has just ended: one who is busy
+        for weeks tidies too."""
         if time.monotonic() < self._tidy_at:
             return
         self._tidy_at = time.monotonic() + TIDY_S
         try:
             self._store.forget_requests()
+            self._forget_searches()
         except ServiceError as error:  # the next one may
             log.warning("%s", error)
+
+    def _forget_searches(self) -> None:
+        """What has ended so long ago that nobody wants it any more."""
+        if not self._retention_days:
+            return
+        kept, size = self._store.retention, 0
+        for removed in kept.searches(self._retention_days):
+            size += removed.size
+            log.info("search %s: removed, it is too old", removed.search_id)
+            if self.stopping.is_set():
+                return
+        if size:
+            kept.give_back()
 
     def _claim(self) -> Claim | None:
         try:
@@ -94,21 +121,21 @@ class Scheduler:
             return None
 
     def _run(self, claim: Claim) -> None:
-        log.info("search %s: claimed, epoch %d", claim.search.id, claim.epoch)
+        log.info("claimed, epoch %d", claim.epoch)
         kept = _Log(self._store, claim, self.stopping)
         try:
             with leased(lambda: self._store.renew(claim, LEASE_S), self.stopping):
                 self._drive(claim, kept)
         except DatabaseError as error:  # its lease runs out, and somebody tries again
-            log.warning("search %s: %s", claim.search.id, error)
+            log.warning("%s", error)
         except Fenced as error:
-            log.info("search %s: left to others: %s", claim.search.id, error)
+            log.info("left to others: %s", error)
         except PoolError as error:  # not the search's fault: it waits until there are workers
             self._end(claim, SearchState.QUEUED, f"no workers: {error}")
             raise
         except Exception as error:
             if not isinstance(error, FormwrightError):
-                log.exception("search %s failed", claim.search.id)
+                log.exception("the search failed")
             self._end(claim, SearchState.FAILED, f"{type(error).__name__}: {error}")
 
     def _drive(self, claim: Claim, kept: _Log) -> None:
@@ -126,9 +153,9 @@ class Scheduler:
         try:
             self._store.finish(claim, state, error)
         except Fenced:
-            log.info("search %s: ended by others meanwhile", claim.search.id)
+            log.info("ended by others meanwhile")
         except ServiceError as error:  # its lease runs out, and somebody tries again
-            log.warning("search %s: %s", claim.search.id, error)
+            log.warning("%s", error)
 
     def _workforce(self, threads: int) -> Pool:
         if self._pool is None or self._pool[0] != threads:
@@ -173,12 +200,17 @@ def _verdict(trials: list[Trial]) -> tuple[SearchState, str]:
 
 
 def run_scheduler(
-    database: str, workers: int, ray: str | None, owner: str = "", with_parent: bool = False
+    database: str,
+    workers: int,
+    ray: str | None,
+    owner: str = "",
+    with_parent: bool = False,
+    retention_days: float = 0.0,
 ) -> int:
     """The process, until it is told to end by SIGTERM or SIGINT, or by the end of its standard
     input `with_parent`. Exit code 0 then, 3 if it has no workers. Raises SetupError."""
     store = open_store(database)
-    scheduler = Scheduler(store, owner or new_owner(), workers, ray)
+    scheduler = Scheduler(store, owner or new_owner(), workers, ray, retention_days)
     if with_parent:
         follow_parent(scheduler.stopping.set, LETTING_GO_S)
     else:
@@ -202,11 +234,19 @@ def main() -> int:
     parser.add_argument("--owner", required=True)
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--ray")
+    parser.add_argument("--retention-days", type=float, default=0.0)
     given = parser.parse_args()
-    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
+    logs.set_up_as_told()
     try:
         database = str(resolve(SETTINGS["database"]).value)
-        return run_scheduler(database, given.workers, given.ray, given.owner, with_parent=True)
+        return run_scheduler(
+            database,
+            given.workers,
+            given.ray,
+            given.owner,
+            with_parent=True,
+            retention_days=given.retention_days,
+        )
     except SetupError as error:
         log.error("%s", error)
         return 2

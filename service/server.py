@@ -1,7 +1,7 @@
 """The server: settings -> port -> store -> servicer, and a scheduler beside it.
 
 It never imports ray: searches run in the scheduler's process, and both meet in the store only.
-Next: `host.py` for what it answers, `supervisor.py` for the scheduler.
+Next: `host.py` for what it answers, `web/` for what it shows, `supervisor.py` for the scheduler.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from ..extras import needs
 from .errors import SetupError
 from .exposure import exposure
 from .gate import Gate
@@ -29,9 +30,15 @@ from .store import open_store
 from .supervisor import Supervisor
 from .tls import server_credentials
 
+if TYPE_CHECKING:
+    from .web.site import WebSite
 
-async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
-    """Serves until SIGINT or SIGTERM; `ready` is told the address once requests are answered.
+
+async def serve(
+    settings: Settings, ready: Callable[[str], None], shows: Callable[[str], None] | None = None
+) -> None:
+    """Serves until SIGINT or SIGTERM; `ready` is told the address once requests are answered, and
+    `shows` that of the page for browsers, if there is one.
 
     Raises SetupError if the port is taken, the database or the certificate cannot be used, or other
     machines would reach it without protection; nothing is written then.
@@ -42,17 +49,25 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     tls = (settings.certificate, settings.key, settings.client_ca)
     credentials = server_credentials(*tls) if wanted.tls else None
     _check_free(settings.host, settings.port)
+    page = _page(settings)
     store = open_store(settings.database)
     limits = Limits(settings.rate, settings.at_once)
     gate = Gate(store.access, limits) if wanted.tokens else Gate()
     host, supervisor = Host(store, gate), Supervisor(settings, store)
+    host.metrics.follow("formwright_scheduler_restarts_total", lambda: supervisor.restarts)
     port = _listen(host.server, settings.host, settings.port, credentials)
     await host.start()
-    running = asyncio.gather(host.run(), supervisor.run())
+    parts = [host.run(), supervisor.run()]
+    if page is not None:
+        page.show(store, host.hub, host.metrics.render)
+        parts.append(page.run())
+    running = asyncio.gather(*parts)
     stopping = _on_signals()
     if settings.with_parent:
         _on_end_of_input(stopping)
     ready(f"{bracketed(settings.host)}:{port}")
+    if page is not None and shows is not None:
+        shows(page.address)
     stopped = asyncio.ensure_future(stopping.wait())
     waited: set[asyncio.Future[Any]] = {stopped, running}
     try:
@@ -60,9 +75,20 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     finally:
         stopped.cancel()
         supervisor.stop()
+        if page is not None:
+            page.stop()
         await host.stop()
         await running
         store.close()
+
+
+def _page(settings: Settings) -> WebSite | None:
+    """At its port already. Raises SetupError, MissingExtraError."""
+    if not settings.web:
+        return None
+    with needs("service", "--web"):
+        from .web.site import WebSite  # a server without a page is up sooner
+    return WebSite(settings)
 
 
 def _check_free(host: str, port: int) -> None:

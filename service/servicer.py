@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
@@ -22,9 +21,12 @@ from ..errors import FormwrightError
 from . import names
 from .access import EVERYBODY, Caller, Scope
 from .answers import Answers, Key
+from .calls import Call, Calls, about
 from .errors import DatabaseError, InvalidRequest, Stopping, TooLate
 from .gate import Gate
 from .guard import authorization
+from .labels import carried
+from .metrics import Metrics
 from .rpc.methods import METHODS, READ, SERVICE, STREAMS, WATCH, Method, Stream
 from .status import details_of, message_of, row_of
 from .store import Store
@@ -42,63 +44,81 @@ AGE_S = 3600.0  # of a watch, after which its client is asked to begin another
 class Servicer:
     """The service over a store. `stop()` ends the watches, so that the server can be drained."""
 
-    def __init__(self, store: Store, gate: Gate) -> None:
-        self._store, self._gate = store, gate
+    def __init__(self, store: Store, gate: Gate, metrics: Metrics) -> None:
+        self._store, self._gate, self._calls = store, gate, Calls(metrics)
         self._threads = ThreadPoolExecutor(THREADS, "formwright-store")
         self._writing = ThreadPoolExecutor(THREADS, "formwright-writing")
         self._answers = Answers()
         self._reading: dict[tuple[Key, int], asyncio.Future[bytes]] = {}
         self._stopping = False
         self.hub = Hub(store, self._in_thread)
+        metrics.follow("formwright_watchers", lambda: self.hub.watchers)
+        metrics.follow("formwright_answer_lookups_total", self._answers.lookups)
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What a server is given. Messages pass as bytes: what is kept encoded is not decoded."""
-        unary = grpc.unary_unary_rpc_method_handler
+        unary, many = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
         served: dict[str, Any] = {
-            method.name: unary(partial(self._unary, method)) for method in METHODS
+            method.name: unary(
+                self._told(method.name, method.request, partial(self._unary, method))
+            )
+            for method in METHODS
         }
-        many = grpc.unary_stream_rpc_method_handler
-        served |= {stream.name: many(partial(self._stream, stream)) for stream in STREAMS}
-        served[WATCH] = many(self._watch)
+        served |= {
+            stream.name: many(
+                self._told(stream.name, stream.request, partial(self._stream, stream))
+            )
+            for stream in STREAMS
+        }
+        served[WATCH] = many(self._told(WATCH, pb.WatchSearchRequest, self._watch))
         return grpc.method_handlers_generic_handler(SERVICE, served)
 
-    async def _unary(self, method: Method, request: bytes, context: Any) -> bytes:
-        try:
-            self._check_serving()
-            caller = await self._admitted(context, method.scope)
-            with self._gate.held(caller):
-                if method.reads:
-                    version = self._store.version()
-                    key = _key(method.name, caller), request
-                    if (known := self._answers.get(key, version)) is not None:
-                        return known
-                async with _in_time(context):
-                    store = self._store.seen_by(caller.sees, caller.owner)
-                    if not method.reads:
-                        return await self._change(store, method, request)
-                    return await self._read(store, method, key, version)
-        except Exception as error:
-            await _refuse(context, error)
+    def _told(
+        self, name: str, kind: Any, answer: Callable[[Call, bytes, Any], Awaitable[T]]
+    ) -> Any:
+        """A handler whose calls are told of, and that refuses what `answer` raises."""
 
-    async def _stream(self, stream: Stream, request: bytes, context: Any) -> None:
-        try:
-            self._check_serving()
-            caller = await self._admitted(context, stream.scope)
-            store = self._store.seen_by(caller.sees, caller.owner)
-            with self._gate.held(caller):
-                answers = stream.handler(store, _decoded(stream.request, request))
-                while (answer := await self._in_thread(next, answers, None)) is not None:
-                    await self._gate.again(caller)
-                    await context.write(answer.SerializeToString())
-        except Exception as error:
-            await _refuse(context, error)
+        async def handle(request: bytes, context: Any) -> T:
+            with self._calls.of(name, request, kind) as call:
+                try:
+                    return await answer(call, request, context)
+                except Exception as error:
+                    await _refuse(call, context, error)
 
-    async def _admitted(self, context: Any, scope: Scope) -> Caller:
+        return handle
+
+    async def _unary(self, method: Method, call: Call, request: bytes, context: Any) -> bytes:
+        self._check_serving()
+        caller = await self._admitted(call, context, method.scope)
+        with self._gate.held(caller):
+            if method.reads:
+                version = self._store.version()
+                key = _key(method.name, caller), request
+                if (known := self._answers.get(key, version)) is not None:
+                    return known
+            async with _in_time(context):
+                store = self._store.seen_by(caller.sees, caller.owner)
+                if not method.reads:
+                    return await self._change(store, method, request)
+                return await self._read(store, method, key, version)
+
+    async def _stream(self, stream: Stream, call: Call, request: bytes, context: Any) -> None:
+        self._check_serving()
+        caller = await self._admitted(call, context, stream.scope)
+        store = self._store.seen_by(caller.sees, caller.owner)
+        with self._gate.held(caller):
+            answers = stream.handler(store, _decoded(stream.request, request))
+            while (answer := await self._in_thread(next, answers, None)) is not None:
+                await self._gate.again(caller)
+                await context.write(answer.SerializeToString())
+
+    async def _admitted(self, call: Call, context: Any, scope: Scope) -> Caller:
         """Raises Unauthenticated, Forbidden, TooMany."""
         if self._gate.is_open:
             return EVERYBODY
         sent = authorization(context.invocation_metadata())
         caller = await self._gate.caller(sent, _address(context.peer()))
+        call.by(caller.owner, caller.token)
         self._gate.admit(caller, scope)
         return caller
 
@@ -109,7 +129,7 @@ class Servicer:
         loop = asyncio.get_running_loop()
         given = (gone, method, store, request)
         try:
-            return await loop.run_in_executor(self._writing, _answer_unless, *given)
+            return await loop.run_in_executor(self._writing, carried(_answer_unless), *given)
         except asyncio.CancelledError:
             gone.set()
             raise
@@ -137,28 +157,27 @@ class Servicer:
         if not reading.cancelled():
             reading.exception()  # it is no loss if nobody waits for it any more
 
-    async def _watch(self, request: bytes, context: Any) -> None:
+    async def _watch(self, call: Call, request: bytes, context: Any) -> None:
         now = asyncio.get_running_loop().time
         ends = now() + AGE_S
-        try:
-            caller = await self._admitted(context, READ)
-            asked = _decoded(pb.WatchSearchRequest, request)
-            if asked.after_sequence < 0:
-                said = f"after_sequence: {asked.after_sequence} is negative"
-                raise InvalidRequest(said, "after_sequence")
-            id = names.search_id(asked.name)
-            if caller.sees is not None:  # the hub sees everything
-                await self._in_thread(self._store.seen_by(caller.sees).get_search, id)
-            follow = self.hub.follow(id, asked.after_sequence)
-            with self._gate.held(caller):
-                async with aclosing(follow) as messages:
-                    async for message in messages:
-                        await self._gate.again(caller)
-                        await context.write(message)
-                        if now() > ends:
-                            raise Stopping("this watch is old; begin another where it ends")
-        except Exception as error:
-            await _refuse(context, error)
+        caller = await self._admitted(call, context, READ)
+        asked = _decoded(pb.WatchSearchRequest, request)
+        if asked.after_sequence < 0:
+            said = f"after_sequence: {asked.after_sequence} is negative"
+            raise InvalidRequest(said, "after_sequence")
+        about(asked)
+        id = names.search_id(asked.name)
+        if caller.sees is not None:  # the hub sees everything
+            await self._in_thread(self._store.seen_by(caller.sees).get_search, id)
+        follow = self.hub.follow(id, asked.after_sequence)
+        with self._gate.held(caller):
+            async with aclosing(follow) as messages:
+                async for message in messages:
+                    await self._gate.again(caller)
+                    await context.write(message)
+                    self._calls.metrics.sent(len(message))
+                    if now() > ends:
+                        raise Stopping("this watch is old; begin another where it ends")
 
     def _check_serving(self) -> None:
         """Raises Stopping."""
@@ -166,7 +185,8 @@ class Servicer:
             raise Stopping("the server is stopping; call again")
 
     async def _in_thread(self, call: Callable[..., T], *given: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *given)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, carried(call), *given)
 
     def stop(self) -> None:
         """Refuses what is new; whoever watches is sent away."""
@@ -202,7 +222,12 @@ async def _in_time(context: Any) -> AsyncIterator[None]:
 
 
 def _answer(method: Method, store: Store, request: bytes) -> bytes:
-    return method.handler(store, _decoded(method.request, request)).SerializeToString()
+    asked = _decoded(method.request, request)
+    about(asked)
+    answer = method.handler(store, asked)
+    if not method.reads:
+        about(answer)  # what it has made
+    return answer.SerializeToString()
 
 
 def _answer_unless(gone: threading.Event, method: Method, store: Store, request: bytes) -> bytes:
@@ -218,15 +243,16 @@ def _decoded(kind: Any, request: bytes) -> Any:
         raise InvalidRequest(f"these bytes are no {kind.DESCRIPTOR.name}") from None
 
 
-async def _refuse(context: Any, error: Exception) -> NoReturn:
+async def _refuse(call: Call, context: Any, error: Exception) -> NoReturn:
     if isinstance(error, grpc.aio.AbortError):  # it was said already
         raise error
     if row := row_of(error):
         if isinstance(error, DatabaseError):  # whoever runs the server should know
             log.warning("%s", error)
+        call.refused(row.code.name, row.reason, message_of(error))
         await context.abort(row.code, message_of(error), details_of(error, row))
-    id = uuid.uuid4().hex[:12]
-    log.error("request failed, id %s", id, exc_info=error)
+    log.error("request failed, id %s", call.id, exc_info=error)
+    call.refused(grpc.StatusCode.INTERNAL.name, grpc.StatusCode.INTERNAL.name)
     what = f"{error} " if isinstance(error, FormwrightError) else ""
-    await context.abort(grpc.StatusCode.INTERNAL, f"internal error: {what}(id {id})")
+    await context.abort(grpc.StatusCode.INTERNAL, f"internal error: {what}(id {call.id})")
     raise AssertionError("abort returned")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 PORT = 50551
+WEB_PORT = 50580
 LEASE_S = 15.0  # a search whose scheduler was silent for this long is taken over
 
 Scalar = str | int | float
@@ -64,6 +65,8 @@ class Setting:
 
 
 FORMATS = ("table", "json", "yaml", "csv")
+LOG_FORMATS = ("text", "json")
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 # fmt: off
 _ROWS = (
@@ -103,10 +106,19 @@ _ROWS = (
             "calls a second of one token, twice as many at once; 0: any number", lowest=0),
     Setting("at_once", "serve.at_once", 200, "FORMWRIGHT_AT_ONCE",
             "calls and watches of one token at the same time; 0: any number", lowest=0),
+    Setting("web", "serve.web", "", "FORMWRIGHT_WEB",
+            "where a page shows searches in a browser, `PORT` or `HOST:PORT`; empty: nowhere"),
     Setting("workers", "serve.workers", 2, "FORMWRIGHT_WORKERS",
             "worker processes of Ray; 0: without Ray", lowest=0),
     Setting("ray", "serve.ray", "", "FORMWRIGHT_RAY",
             "address of a Ray cluster; empty: one is started"),
+    Setting("log_format", "serve.log_format", "text", "FORMWRIGHT_LOG_FORMAT",
+            "how servers and schedulers log on standard error", choices=LOG_FORMATS),
+    Setting("log_level", "serve.log_level", "warning", "FORMWRIGHT_LOG_LEVEL",
+            "from which level on they log; info has a line for each call", choices=LOG_LEVELS),
+    Setting("retention_days", "serve.retention_days", 0.0, "FORMWRIGHT_RETENTION_DAYS",
+            "days after which a search that has ended is removed; 0: never", lowest=0,
+            highest=36500),
     # read elsewhere; here for whoever looks for them
     Setting("config", "", "", "FORMWRIGHT_CONFIG",
             "the file with settings, instead of those that are looked for"),
@@ -142,6 +154,8 @@ class Settings:
     tokens: str = "auto"
     rate: float = 0.0
     at_once: int = 0
+    web: str = ""
+    retention_days: float = 0.0
 
 
 def with_port(server: str) -> str:

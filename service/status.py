@@ -19,7 +19,7 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 from ..errors import FormwrightError, one_line
 from ..search import SpecError, UnknownNameError
 from . import errors
-from .access import redacted
+from .redact import redacted
 
 DOMAIN = "formwright"
 DETAILS = "grpc-status-details-bin"

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import sys
 
+from . import logs
 from .errors import ServiceError
 from .names import new_owner
 from .settings import LEASE_S, SETTINGS, Settings
@@ -25,13 +25,15 @@ STDERR = 2  # what Ray prints is no answer of the server, whose standard output 
 
 
 class Supervisor:
-    """`run()` until `stop()`. `pid` is the scheduler's, while there is one."""
+    """`run()` until `stop()`. `pid` is the scheduler's, while there is one; `restarts` counts those
+    that ended by themselves."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings = settings
         self._store = store
         self._stopping = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
+        self.restarts = 0
 
     @property
     def pid(self) -> int | None:
@@ -49,6 +51,7 @@ class Supervisor:
             self._process = None
             if self._stopping.is_set():
                 return
+            self.restarts += 1
             # its lease need not run out: it is known to be gone
             await loop.run_in_executor(None, self._release, owner)
             if loop.time() - started > STEADY_S:
@@ -67,6 +70,7 @@ class Supervisor:
     async def _start(self, owner: str) -> asyncio.subprocess.Process:
         given = self._settings
         arguments = [f"--owner={owner}", f"--workers={given.workers}"]
+        arguments += [f"--retention-days={given.retention_days}"]
         arguments += [f"--ray={given.ray}"] if given.ray else []
         # A session of its own: a Ctrl-C in the terminal is for the server, which closes the pipe.
         return await asyncio.create_subprocess_exec(
@@ -76,7 +80,7 @@ class Supervisor:
             "formwright.service.scheduler",
             *arguments,
             # not among the arguments, which everybody on this machine sees: it may have a password
-            env={**os.environ, SETTINGS["database"].variable: given.database},
+            env={**logs.passed_on(), SETTINGS["database"].variable: given.database},
             stdin=asyncio.subprocess.PIPE,
             stdout=STDERR,
             start_new_session=True,

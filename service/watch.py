@@ -184,6 +184,11 @@ class Hub:
             line.tell()
         return True
 
+    @property
+    def watchers(self) -> int:
+        """How many there are now."""
+        return sum(line.watchers for line in self._lines.values())
+
     def stop(self) -> None:
         self._stopping.set()
         for line in self._lines.values():

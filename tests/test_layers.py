@@ -20,7 +20,7 @@ MAY_IMPORT = {
 }
 # guest -> the files that may import it (a folder ends in /)
 ONLY = {
-    "ray": ("search/run/ray_pool.py",),
+    "ray": ("search/run/ray_look.py", "search/run/ray_pool.py"),
     "optuna": (
         "search/propose/optuna_study.py",
         "search/propose/study_draft.py",
@@ -33,8 +33,9 @@ ONLY = {
     "jinja2": ("search/show/html/templates.py",),
     "plotly": ("search/show/html/assets.py",),
     "matplotlib": ("search/show/picture.py", "search/show/panels.py"),
+    "prometheus_client": ("service/metrics.py",),
     "sqlalchemy": ("service/store/",),
-    "cryptography": ("service/certs.py",),
+    "cryptography": ("service/certs.py", "service/checks/certificates.py"),
     "grpc": (
         "service/client/",
         "service/testing_unit.py",
@@ -47,6 +48,8 @@ ONLY = {
         "service/tls.py",
         "service/wire/",
     ),
+    "starlette": ("service/web/",),
+    "uvicorn": ("service/web/site.py",),
     "torch._": ("compiler/torch_compat.py", "compiler/torch_inductor.py"),
 }
 

@@ -60,9 +60,10 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
 
     assert modules == expected
     assert "formwright/py.typed" in names
-    for page in (ROOT / "search" / "show" / "html").iterdir():
-        if page.suffix in (".html", ".css", ".js"):
-            assert f"formwright/{page.relative_to(ROOT)}" in names
+    for folder in ("search/show/html", "service/web/templates", "service/web/static"):
+        for page in (ROOT / folder).iterdir():
+            if page.suffix in (".html", ".css", ".js", ".svg"):
+                assert f"formwright/{page.relative_to(ROOT)}" in names
     entry_points = next(n for n in names if n.endswith("entry_points.txt"))
     text = zipfile.ZipFile(wheel).read(entry_points).decode()
     assert "[torch_dynamo_backends]\nformwright = formwright.compiler.backend:backend" in text

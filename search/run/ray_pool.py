@@ -221,9 +221,7 @@ def _start(cpus: int, address: str | None) -> Callable[[], None]:
         return _nothing
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
     if address is not None:
-        _check_listens(address)
-        _init(address=address)
-        return ray.shutdown
+        return connect(address)
     here = tempfile.gettempdir()
     # Ray puts sockets some 70 characters below, and their paths end at 107
     try:
@@ -245,6 +243,13 @@ def _start(cpus: int, address: str | None) -> Callable[[], None]:
         close()
         raise
     return close
+
+
+def connect(address: str) -> Callable[[], None]:
+    """Joins a cluster; returns what leaves it. Raises PoolError."""
+    _check_listens(address)
+    _init(address=address)
+    return ray.shutdown
 
 
 def _init(**options: Any) -> None:

@@ -54,9 +54,14 @@ def parser(
 
 
 def add_setting(
-    to: argparse.ArgumentParser, name: str, *flags: str, metavar: str | None = None
+    to: argparse.ArgumentParser,
+    name: str,
+    *flags: str,
+    metavar: str | None = None,
+    alone: str | None = None,
 ) -> None:
-    """The option `--name` of a setting, and further flags for it."""
+    """The option `--name` of a setting, and further flags for it. `alone` is its value where the
+    option is given without one."""
     setting = SETTINGS[name]
     standard = "" if setting.default == "" else f", default {setting.default}"
     to.add_argument(
@@ -66,6 +71,8 @@ def add_setting(
         type=_reader(setting),
         choices=setting.choices or None,
         default=setting,
+        nargs=None if alone is None else "?",
+        const=alone,
         metavar=metavar,
         help=f"{setting.meaning.replace('`', '')} ({setting.variable}{standard})",
     )

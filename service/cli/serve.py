@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 from dataclasses import fields, replace
 
 from rich.console import Console
 
+from .. import logs
 from ..errors import SetupError
-from ..settings import SETTINGS, Settings
+from ..settings import SETTINGS, WEB_PORT, Settings
 from .common import add_setting, parser, run
 
 
@@ -25,7 +25,10 @@ def serve_parser() -> argparse.ArgumentParser:
         add_setting(made, name)
     for name in ("certificate", "key", "client_ca"):
         add_setting(made, name, metavar="FILE")
+    add_setting(made, "web", metavar="HOST:PORT", alone=str(WEB_PORT))
     add_setting(made, "ray", metavar="ADDRESS")
+    _add_logs(made)
+    add_setting(made, "retention_days", metavar="DAYS")
     made.add_argument("--with-parent", action="store_true", help="end when standard input closes")
     return made
 
@@ -40,6 +43,8 @@ def scheduler_parser() -> argparse.ArgumentParser:
     add_setting(made, "database", metavar="FILE")
     add_setting(made, "workers")
     add_setting(made, "ray", metavar="ADDRESS")
+    _add_logs(made)
+    add_setting(made, "retention_days", metavar="DAYS")
     made.set_defaults(database=replace(SETTINGS["database"], default=""))  # never a new one
     return made
 
@@ -48,12 +53,18 @@ def scheduler(arguments: list[str]) -> int:
     return run(scheduler_parser(), arguments, _scheduler)
 
 
+def _add_logs(to: argparse.ArgumentParser) -> None:
+    add_setting(to, "log_format")
+    add_setting(to, "log_level")
+
+
 def _serve(given: argparse.Namespace, console: Console) -> int:
-    # gRPC would write a line for whoever knocks without TLS
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    # gRPC would write a line for whoever knocks without TLS, and none of its lines is JSON
+    verbosity = "NONE" if given.log_format == "json" else "ERROR"
+    os.environ.setdefault("GRPC_VERBOSITY", verbosity)
     from ..server import serve as serving  # loads SQLAlchemy, which no other command needs
 
-    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
+    logs.set_up(given.log_format, given.log_level)
     names = {each.name for each in fields(Settings)}
     known = {name: value for name, value in vars(given).items() if name in names}
     settings = Settings(**known | {"ray": given.ray or None})
@@ -61,7 +72,10 @@ def _serve(given: argparse.Namespace, console: Console) -> int:
     def ready(address: str) -> None:
         print(f"formwright serves on {address}, database {settings.database}", flush=True)
 
-    asyncio.run(serving(settings, ready))
+    def shows(page: str) -> None:
+        print(f"formwright shows {page}", flush=True)
+
+    asyncio.run(serving(settings, ready, shows))
     return 0
 
 
@@ -74,5 +88,6 @@ def _scheduler(given: argparse.Namespace, console: Console) -> int:
             f"name the server's database: --database, {setting.variable}, or {setting.key} in the "
             "file with settings"
         )
-    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
-    return run_scheduler(given.database, given.workers, given.ray or None)
+    logs.set_up(given.log_format, given.log_level)
+    days = given.retention_days
+    return run_scheduler(given.database, given.workers, given.ray or None, retention_days=days)

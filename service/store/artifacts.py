@@ -182,16 +182,19 @@ def let_go(connection: Connection, owner: str) -> None:
     connection.execute(released(artifacts, owner).values(tries=artifacts.c.tries - 1))
 
 
-def delete_artifacts(connection: Connection, key: int) -> None:
-    """Those of a search, and the content that nobody else has."""
+def delete_artifacts(connection: Connection, key: int, number: int | None = None) -> None:
+    """Those of a search, or of one of its trials, and the content that nobody else has."""
     lock_all(connection, LOCK)
-    of_search = files.c.search_key == key
-    had = set(connection.execute(select(files.c.sha256).where(of_search)).scalars())
-    connection.execute(delete(files).where(of_search))
+    these, of_these = artifacts.c.search_key == key, files.c.search_key == key
+    if number is not None:
+        these &= artifacts.c.number == number
+        of_these &= files.c.number == number
+    had = set(connection.execute(select(files.c.sha256).where(of_these)).scalars())
+    connection.execute(delete(files).where(of_these))
     still = select(files.c.sha256).where(files.c.sha256.in_(had))
     left = had - set(connection.execute(still).scalars())
     connection.execute(delete(pieces).where(pieces.c.sha256.in_(left)))
-    connection.execute(delete(artifacts).where(artifacts.c.search_key == key))
+    connection.execute(delete(artifacts).where(these))
 
 
 def _queued(seeds: int, now: datetime) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -32,6 +32,7 @@ BUSY_S = 30.0  # how long a transaction waits for another one to end
 _WRITES = "formwright_writes"  # the execution option of connections that are going to write
 _SEES = "formwright_sees"  # that of connections for somebody who sees searches of one owner only
 _LOOK_S = (0.001, 0.01)  # between two looks at SQLite's lock, while another process has it
+_INCREMENTAL = 2  # of SQLite's auto_vacuum
 _CONNECTIONS = 16  # kept open; as many again may come for a moment
 
 
@@ -100,6 +101,9 @@ class Database:
             try:
                 with self._failures(), self._engine.connect() as connection:
                     connection.exec_driver_sql("COMMIT")  # the mode changes outside transactions
+                    if not connection.exec_driver_sql("PRAGMA page_count").scalar_one():
+                        # only a file without pages takes this: see `give_back`
+                        connection.exec_driver_sql("PRAGMA auto_vacuum = INCREMENTAL")
                     connection.exec_driver_sql("PRAGMA journal_mode = WAL")
                 return
             except InternalError as error:
@@ -108,6 +112,24 @@ class Database:
                 if not busy or time.monotonic() > until:
                     raise
                 time.sleep(0.02)
+
+    def give_back(self, pages: int) -> tuple[int, bool]:
+        """Cuts off up to so many pages of an SQLite file that nothing is in any more: how many
+        bytes there are still of such, and whether they can be cut off. A file that an older
+        formwright has made keeps them for what comes; so does PostgreSQL, which says 0."""
+        if not self.is_sqlite:
+            return 0, False
+        with self.write() as connection:
+
+            def ask(pragma: str) -> int:
+                found: int = connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one()
+                return found
+
+            can = ask("auto_vacuum") == _INCREMENTAL
+            for _ in range(pages if can else 0):
+                # one at a time: a page is a step of the statement, and Python's driver takes one
+                connection.exec_driver_sql("PRAGMA incremental_vacuum(1)")
+            return ask("freelist_count") * ask("page_size"), can
 
     def version(self) -> int | None:
         """Another number after every change that anybody has committed; None where the database
@@ -123,6 +145,19 @@ class Database:
         except sqlite3.Error:  # locked, perhaps: whoever asks must not wait
             return None
         return version
+
+    def size(self, connection: Connection) -> int:
+        """Bytes that it takes on its disk, with what is still to be moved to its place."""
+        if self.is_sqlite:
+            files = [Path(self.where + end) for end in ("", "-wal")]
+            return sum(file.stat().st_size for file in files if file.exists())
+        here = select(func.pg_database_size(func.current_database()))
+        return int(connection.execute(here).scalar_one())
+
+    def limit(self, connection: Connection, seconds: float) -> None:
+        """No statement of this transaction takes longer. On SQLite a reader waits for nobody."""
+        if not self.is_sqlite:
+            connection.exec_driver_sql(f"SET LOCAL statement_timeout = {round(seconds * 1000)}")
 
     def close(self) -> None:
         self._closed.set()
@@ -182,6 +217,29 @@ def lock_all(connection: Connection, what: str) -> None:
         connection.execute(select(func.pg_advisory_xact_lock(key)))
 
 
+def hold_tables(connection: Connection, names: Sequence[str], alone: bool = False) -> None:
+    """The first statement of a transaction: until it ends nobody changes what these tables are,
+    or, if it is to be `alone`, uses them. SQLite sees to that by itself."""
+    if connection.dialect.name != "sqlite" and names:
+        quoted = ", ".join(map(connection.dialect.identifier_preparer.quote, names))
+        mode = "ACCESS EXCLUSIVE" if alone else "ACCESS SHARE"
+        connection.exec_driver_sql(f"LOCK TABLE {quoted} IN {mode} MODE")
+
+
+def follow_keys(connection: Connection, tables: Iterable[Table]) -> None:
+    """Keys that the database counts by itself go on behind those that are there: rows have come
+    with theirs. SQLite looks at the rows."""
+    if connection.dialect.name == "sqlite":
+        return
+    for table in tables:
+        key = table.autoincrement_column
+        if key is not None:
+            counted = func.pg_get_serial_sequence(table.name, key.name)
+            last = select(func.max(key)).scalar_subquery()
+            set_to = func.setval(counted, func.coalesce(last, 1), last.is_not(None))
+            connection.execute(select(set_to).where(counted.is_not(None)))
+
+
 def read_url(given: str) -> URL:
     """The URL that was given, or the SQLite file whose path was. Raises SetupError."""
     try:
@@ -215,6 +273,8 @@ def _is_sqlite(url: URL) -> bool:
 
 def _engine(url: URL, busy_s: float) -> Engine:
     extra: dict[str, Any] = {"pool_pre_ping": True}  # a server may have closed a connection
+    # whatever the database was made with: in SQL_ASCII texts would come as bytes
+    extra["connect_args"] = {"client_encoding": "utf8"}
     if _is_sqlite(url):
         extra = {"connect_args": {"timeout": busy_s}}
     try:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy import URL
+
 from .engine import Database, read_url
 from .migrate import known_revisions, migration_context
 
@@ -31,9 +33,9 @@ class Examined:
 def examine(given: str) -> Examined:
     """A path or a URL. Raises SetupError for what cannot be one, InternalError where the database
     does not open."""
-    url = read_url(given)
+    url = hurried(given)
     file = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
-    where = url.render_as_string()
+    where = read_url(given).render_as_string()
     known, newest = known_revisions()
     if file is not None and not file.exists():
         return Examined(str(file), file, newest=newest)
@@ -45,3 +47,14 @@ def examine(given: str) -> Examined:
         database.close()
     found = ", ".join(sorted(heads))
     return Examined(str(file or where), file, True, found, newest, known=set(heads) <= set(known))
+
+
+def hurried(given: str) -> URL:
+    """The URL of a path or a URL, for whoever only looks: he waits for nobody long, and reads
+    databases that cannot be used too. Raises SetupError."""
+    url = read_url(given)
+    if url.get_backend_name() != "postgresql":
+        return url
+    # without an encoding texts of a database in SQL_ASCII come as bytes, also to SQLAlchemy
+    wanted = {"connect_timeout": str(round(BUSY_S)), "client_encoding": "utf8"}
+    return url.update_query_dict({name: wanted[name] for name in wanted if name not in url.query})

@@ -19,6 +19,7 @@ from .engine import Database, lock_all
 from .schema import PREFIX, Base
 
 VERSION_TABLE = f"{PREFIX}alembic_version"
+LOCK = "schema"
 _FOLDER = Path(__file__).parent / "migrations"
 
 
@@ -32,12 +33,25 @@ def upgrade(database: Database) -> None:
     if done:
         return
     with database.write() as connection:
-        lock_all(connection, "schema")
+        lock_all(connection, LOCK)
         if _is_current(connection, scripts, database.where):
             return  # another process was faster
-        context = migration_context(connection, scripts)
-        with Operations.context(context):
-            context.run_migrations()
+        migrate_to(connection)
+
+
+def migrate_to(connection: Connection, revision: str = "head") -> None:
+    """Makes the tables of this revision, or brings older ones up to it. A part of the caller's
+    transaction, which has the lock `LOCK`."""
+    context = migration_context(connection, ScriptDirectory(str(_FOLDER)), revision)
+    with Operations.context(context):
+        context.run_migrations()
+
+
+def revision_of(connection: Connection, where: str) -> str:
+    """The revision of our tables there, empty where there are none. Raises SetupError where they
+    are newer than this code."""
+    _is_current(connection, ScriptDirectory(str(_FOLDER)), where)
+    return ", ".join(sorted(migration_context(connection).get_current_heads()))
 
 
 def known_revisions() -> tuple[list[str], str]:
@@ -48,7 +62,7 @@ def known_revisions() -> tuple[list[str], str]:
 
 
 def migration_context(
-    connection: Connection, scripts: ScriptDirectory | None = None
+    connection: Connection, scripts: ScriptDirectory | None = None, to: str = "head"
 ) -> MigrationContext:
     """Alembic's view of our tables in this database, and of nothing else there."""
     options: dict[str, Any] = {
@@ -58,7 +72,7 @@ def migration_context(
     }
     if scripts is not None:
         known = scripts
-        options["fn"] = lambda revision, _: known._upgrade_revs("head", revision)
+        options["fn"] = lambda revision, _: known._upgrade_revs(to, revision)
     return MigrationContext.configure(connection, opts=options)
 
 

@@ -38,8 +38,10 @@ from .listing import SEARCHES, TRIALS, Listing
 from .measured import Bound, Place, Scope, Table, kept_front, measured
 from .paging import check_size
 from .requests import digest, forget_requests, is_first
+from .retention import Retention
 from .schema import architectures, searches, trials
 from .tokens import Tokens
+from .totals import Totals, totals
 from .trial_log import StoreLog
 
 SHOWN = 100  # trials of an architecture
@@ -69,6 +71,7 @@ class Store:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.artifacts = Artifacts(database)
+        self.retention = Retention(database)
         self.access = Tokens(database)
         self._columns, self._ended = Columns(), Ended()
         self._views: dict[str, Store] = {}
@@ -90,6 +93,7 @@ class Store:
             if owner is not None:
                 view._database = self._database.seen_by(owner)
                 view.artifacts = Artifacts(view._database)
+                view.retention = Retention(view._database)
             self._views[key] = view
         return self._views[key]
 
@@ -112,6 +116,10 @@ class Store:
         """Raises InternalError if the database does not answer."""
         with self._database.read() as connection:
             connection.execute(select(1))
+
+    def totals(self) -> Totals:
+        """What there is, in numbers."""
+        return totals(self._database)
 
     # searches
 

@@ -13,9 +13,16 @@ from formwright.service.tls import server_credentials
 
 
 @contextmanager
-def serving(path, *, tokens=False, tls=(), limits=None, failures=None):
-    """Yields the address; `tls` are the files of a certificate and its key, and perhaps of the
-    authority of clients."""
+def serving(path, **more):
+    """Yields the address; `more` as for `hosting`."""
+    with hosting(path, **more) as (address, _):
+        yield address
+
+
+@contextmanager
+def hosting(path, *, tokens=False, tls=(), limits=None, failures=None):
+    """Yields the address and the host; `tls` are the files of a certificate and its key, and
+    perhaps of the authority of clients."""
     told, started = {}, threading.Event()
 
     async def serve():
@@ -28,7 +35,8 @@ def serving(path, *, tokens=False, tls=(), limits=None, failures=None):
                 host.server.add_secure_port, server_credentials=server_credentials(*tls)
             )
         port = listen("127.0.0.1:0")
-        told.update(address=f"127.0.0.1:{port}", loop=asyncio.get_running_loop(), stop=stop)
+        loop = asyncio.get_running_loop()
+        told.update(address=f"127.0.0.1:{port}", loop=loop, stop=stop, host=host)
         await host.start()
         running = asyncio.ensure_future(host.run())
         started.set()
@@ -41,7 +49,7 @@ def serving(path, *, tokens=False, tls=(), limits=None, failures=None):
     thread.start()
     assert started.wait(30)
     try:
-        yield told["address"]
+        yield told["address"], told["host"]
     finally:
         told["loop"].call_soon_threadsafe(told["stop"].set)
         thread.join()

@@ -2,6 +2,7 @@
 know where to go on, trials are handed back. And calls that nobody waits for any more."""
 
 import contextlib
+import os
 import signal
 import sqlite3
 import subprocess
@@ -245,9 +246,11 @@ def test_a_second_signal_changes_nothing(tmp_path):
 
 
 def test_a_scheduler_that_has_no_database_says_so_in_a_line(tmp_path):
-    where = f"--database={tmp_path / 'none' / 'searches.db'}"
+    environment = os.environ | {"FORMWRIGHT_DATABASE": str(tmp_path / "none" / "searches.db")}
     command = [sys.executable, "-m", "formwright.service.scheduler", "--owner=o", "--workers=0"]
-    done = subprocess.run([*command, where], capture_output=True, text=True, stdin=subprocess.PIPE)
+    done = subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.PIPE, env=environment
+    )
 
     assert done.returncode == 2
     assert done.stderr.startswith("formwright.scheduler: there is no folder")

@@ -117,7 +117,7 @@ import formwright.service as service
 from formwright.search import SearchSpec
 
 for name in service.__all__:
-    if name != "serve":
+    if name not in ("serve", "backup", "restore"):
         getattr(service, name)
 with service.Client(sys.argv[1]) as client:
     made = client.submit(SearchSpec(trials=500, steps=2, target="eager"))
@@ -173,6 +173,8 @@ def test_the_doctor_of_a_client(server):
     [
         (["client"], ["serve"], "service"),
         (["client", "compiler"], ["scheduler", "--database", "x.db"], "service"),
+        (["client"], ["backup", "x.db"], "service"),
+        (["client"], ["prune", "--older-than", "1d"], "service"),
         (["client"], ["blocks"], "search"),
         (["client"], ["describe", "{}"], "search"),
         (["client"], ["compile-report", "a:b"], "compiler"),
@@ -207,6 +209,7 @@ def test_a_command_without_its_extra_is_one_line(tmp_path, extras, arguments, ex
         ([], "from formwright.search import TASKS; TASKS.load('recall')", "formwright[search]"),
         ([], "from formwright.service import Client", "formwright[client]"),
         (["client"], "from formwright.service import serve", "formwright[service]"),
+        (["client"], "from formwright.service import restore", "formwright[service]"),
         (["client"], "import formwright.service.store", "the store needs sqlalchemy"),
         (
             ["compiler"],

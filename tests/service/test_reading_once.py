@@ -5,9 +5,10 @@ import threading
 from types import SimpleNamespace
 
 from formwright.search import SearchSpec
-from formwright.service.access import Scope
+from formwright.service.calls import Calls
 from formwright.service.gate import Gate
-from formwright.service.rpc.methods import Method
+from formwright.service.metrics import Metrics
+from formwright.service.rpc.methods import READ, Method
 from formwright.service.servicer import Servicer
 from formwright.service.wire import search_pb2 as pb
 
@@ -20,15 +21,20 @@ def test_what_is_being_read_is_read_once(file_store):
         assert goes_on.wait(30)
         return pb.GetSearchResponse(search=pb.Search(priority=len(reads)))
 
-    method = Method("GetSearch", Scope.READ, pb.GetSearchRequest, handler, reads=True)
-    context = SimpleNamespace(time_remaining=lambda: 30.0)
+    method = Method("GetSearch", READ, pb.GetSearchRequest, handler, reads=True)
     one, two = (pb.GetSearchRequest(name=name).SerializeToString() for name in ("one", "two"))
 
     async def scenario():
-        servicer = Servicer(file_store, Gate())
+        metrics = Metrics(file_store.totals)
+        servicer, calls = Servicer(file_store, Gate(), metrics), Calls(metrics)
+        context = SimpleNamespace(time_remaining=lambda: 30.0)
+
+        async def answer(request):
+            with calls.of(method.name) as call:
+                return await servicer._unary(method, call, request, context)
 
         def ask(request):
-            return asyncio.ensure_future(servicer._unary(method, request, context))
+            return asyncio.ensure_future(answer(request))
 
         asked = [ask(one) for _ in range(5)]
         while not reads:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 
+import psycopg
 import pytest
 from sqlalchemy import text
 
@@ -39,7 +40,7 @@ from formwright.service.errors import InternalError
 from formwright.service.store import open_store
 
 store = open_store(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
 made = 0
 try:
     while True:
@@ -120,3 +121,15 @@ def test_a_database_that_is_away_may_come_back(store, url):
         assert [event.sequence for event in later] == [2]
         assert [event.sequence for event in events] == [2]
         assert client.get(search.id).state == "CANCELLED"
+
+
+def test_a_database_without_an_encoding_keeps_texts_all_the_same(postgresql):
+    url = postgresql()
+    with psycopg.connect(url, autocommit=True) as connection:
+        made = "CREATE DATABASE no_encoding ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'"
+        connection.execute(f"{made} TEMPLATE template0")
+    store = open_store(url.replace(url.split("/")[3].split("?")[0], "no_encoding"))
+    id = store.create_search(SPEC, "", "ünïcode").id
+
+    assert store.get_search(id).display_name == "ünïcode"
+    store.close()

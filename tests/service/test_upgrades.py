@@ -1,5 +1,6 @@
 """A database of every earlier version, with data, becomes one of this version and keeps it all."""
 
+import hashlib
 import json
 from datetime import UTC, datetime
 
@@ -12,15 +13,20 @@ from sqlalchemy import select, text
 
 from formwright.search import METRICS, Measurement, SearchSpec, TrialState
 from formwright.search.testing import a_trial
+from formwright.service import access
 from formwright.service.errors import NotAllowed
-from formwright.service.records import SearchState
+from formwright.service.records import ArtifactState, SearchState
 from formwright.service.store import migrate, open_store
+from formwright.service.store.artifacts import PIECE
 from formwright.service.store.engine import Database, read_url
 from formwright.service.store.measured import Scope, undominated
+from formwright.service.store.requests import digest
 from formwright.service.store.schema import Base, front
 
 SPEC = SearchSpec(objectives=("quality", "latency_ms"))
 VALUES = [(0.5, 3.0, "m1:aa"), (0.6, 2.0, "m1:aa"), (0.4, 1.0, "m1:aa"), (0.9, 0.5, "m1:bb")]
+FRONT = [("m1:aa", 1), ("m1:aa", 2), ("m1:bb", 3)]
+CONTENT = bytes(range(256)) * (PIECE // 256 + 1)
 TIME = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
@@ -74,6 +80,7 @@ def fill(connection, revision, sqlite):
         put(connection, "events", **row, payload=json.dumps(payload, sort_keys=True))
 
     rung = {} if revision == "0001" else {"rung": 0}
+    kept = revision >= "0003"  # counts, machines, fronts
     event(None, state="QUEUED", error="")
     event(None, state="RUNNING", error="")
     for number in range(5):
@@ -97,6 +104,7 @@ def fill(connection, revision, sqlite):
             created=now,
             updated=now,
             **rung,
+            **({"machine": machine} if kept else {}),
         )
         values = {"quality": quality, "latency_ms": latency} if done else {}
         for metric, value in values.items():
@@ -107,9 +115,31 @@ def fill(connection, revision, sqlite):
         last = {"state": "SUCCEEDED" if done else "FAILED", "values": values}
         event(number, **same | last | {"error": "" if done else "it diverged"})
     assert sequence == 17
+    if kept:
+        connection.execute(text("UPDATE formwright_searches SET succeeded = 4, failed = 1"))
+        asked = digest((SPEC.to_json(), "mine", 0))
+        connection.execute(text("UPDATE formwright_searches SET asked = :asked"), {"asked": asked})
+        for machine, number in FRONT:
+            put(connection, "front", search_key=1, machine=machine, number=number)
+    if revision >= "0004":
+        fill_artifacts(connection, now)
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002"])
+def fill_artifacts(connection, now):
+    """Trial 1 is kept, in a file of two pieces; trial 2 waits."""
+    for number, state in ((1, "READY"), (2, "QUEUED")):
+        row = {"seeds": 3, "error": "", "done": 9, "total": 9, "step": "", "owner": ""}
+        row |= {"state": state, "epoch": 1, "tries": 1, "created": now, "updated": now}
+        put(connection, "artifacts", search_key=1, number=number, **row)
+    sha256 = hashlib.sha256(CONTENT).hexdigest()
+    row = {"search_key": 1, "number": 1, "path": "model.safetensors", "size": len(CONTENT)}
+    put(connection, "files", **row, sha256=sha256)
+    for begin in range(0, len(CONTENT), PIECE):
+        piece = CONTENT[begin : begin + PIECE]
+        put(connection, "pieces", sha256=sha256, at=begin, data=piece)
+
+
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
 def test_data_of_an_earlier_version(url, revision):
     database = Database(read_url(url))
     at(database, revision)
@@ -121,11 +151,16 @@ def test_data_of_an_earlier_version(url, revision):
         of = select(front.c.machine, front.c.number).order_by(front.c.number)
         kept = [tuple(row) for row in connection.execute(of)]
     database.close()
-    assert kept == [("m1:aa", 1), ("m1:aa", 2), ("m1:bb", 3)]
+    assert kept == FRONT
 
     search = store.get_search("abc")
     assert (search.spec, search.state, search.created) == (SPEC, SearchState.RUNNING, TIME)
     assert (search.display_name, search.priority, search.revision) == ("mine", 0, 1)
+    assert search.owner == ""  # nobody's: those see it who see everything
+    assert [one.id for one in store.seen_by(None).list_searches(9).items] == ["abc"]
+    assert store.seen_by("ada").list_searches(9).items == ()
+    text, _ = store.access.create("ada", access.Scope.READ)
+    assert store.access.caller_of(text).owner == "ada"
     assert search.counts == {TrialState.SUCCEEDED: 4, TrialState.FAILED: 1}
     assert store.create_search(SPEC, "r", "mine") == search  # the request is known
     events = store.events("abc", 0, 99)
@@ -139,6 +174,13 @@ def test_data_of_an_earlier_version(url, revision):
 
     with pytest.raises(NotAllowed, match="one of m1:aa, m1:bb"):
         store.kept_front("abc")
+
+    if revision >= "0004":
+        assert store.artifacts.get("abc", 1).state is ArtifactState.READY
+        path, size = "model.safetensors", len(CONTENT)
+        found = [store.artifacts.piece("abc", 1, path, at)[1] for at in (0, PIECE, size)]
+        assert b"".join(found) == CONTENT
+        assert store.artifacts.claim("me", 60).trial.number == 2
 
     claim = store.claim("me", 60)  # and it goes on
     log = store.log(claim)

@@ -1,0 +1,262 @@
+"""What a search has found, for its page: the front, figures of it, and why trials failed.
+
+Numbers of many trials are compared as columns; records are read of those that are shown. What was
+made is kept until the search has a newer event. It must not know requests.
+Next: `../store/measured.py`; `../../search/show/figures.py`, which makes the figures.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import unknown
+from ...search import (
+    METRICS,
+    ArchSpec,
+    BlockSpec,
+    Figure,
+    Result,
+    StageSpec,
+    Trial,
+    TrialState,
+    growth_figure,
+    pareto_figures,
+)
+from ..errors import InvalidRequest, NotAllowed, NotFound
+from ..records import SearchRecord, TrialRecord
+from ..results import result_of
+from ..store import Store
+from ..store.measured import Scope, Table, undominated
+
+SHOWN = 200  # of a front
+DRAWN = 1000  # trials of a figure
+LOOKED_AT = 1000  # trials that failed, the latest
+PAGE = 200
+REASONS = 12
+BLOCK = 1000
+KEPT = 64  # figures and lists of failures
+PATIENCE = 10.0  # times as long as it takes, before it is made anew
+T = TypeVar("T")
+NOTHING = ArchSpec(BlockSpec("none"), (StageSpec(1, ()),), BlockSpec("none"), BlockSpec("none"))
+
+
+@dataclass(frozen=True)
+class Front:
+    """`size` trials of the `compared` that have succeeded, the first ones as records; of
+    `machine` where several of `machines` have measured what does not compare."""
+
+    trials: Sequence[TrialRecord]
+    size: int
+    compared: int
+    machine: str = ""
+    machines: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A figure as JSON, and the same compressed."""
+
+    content: bytes
+    packed: bytes
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Of a search as of event `sequence`; good enough `until` then."""
+
+    made: Any
+    sequence: int
+    until: float
+
+
+@dataclass(frozen=True)
+class Failures:
+    """`count` trials in `state` for one reason; `part` of it is in all of their errors."""
+
+    state: TrialState
+    reason: str
+    count: int
+    part: str
+
+
+def front_of(store: Store, record: SearchRecord, machine: str = "") -> Front:
+    """By the search's own objectives. Raises InvalidRequest for a machine that is not known."""
+    if not machine:
+        try:
+            places, compared = store.kept_front(record.id)
+            return Front(store.trials_at(places[:SHOWN]), len(places), compared)
+        except NotAllowed:  # there is one for each of several machines
+            pass
+    metrics = [METRICS[name] for name in record.spec.objectives]
+    machines = sorted(store.measured(Scope(record.id), metrics).machines)
+    if machine and machine not in machines:
+        raise InvalidRequest(unknown("machine", machine[:100], machines), "machine")
+    found = {
+        name: store.measured(Scope(record.id, machine=name), metrics)
+        for name in ([machine] if machine else machines)
+    }
+    chosen = max(found, key=lambda name: len(found[name]))
+    best = list(found[chosen].rows(undominated(found[chosen].costs)))
+    shown = store.trials_at(best[:SHOWN])
+    return Front(shown, len(best), len(found[chosen]), chosen, machines)
+
+
+class Kept:
+    """What was made of searches, as they were at some event. Of one that goes on it is made anew
+    only after a multiple of the time that it takes: what comes back is `(made, fresh)`, and whoever
+    got one that is not fresh should ask again. Thread safe."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lock, self._clock = threading.Lock(), clock
+        self._made: OrderedDict[Hashable, _Made] = OrderedDict()
+
+    def figure(
+        self, store: Store, record: SearchRecord, front: Front, kind: str, x: str, y: str
+    ) -> tuple[Sent, bool]:
+        """A figure of the table `FIGURES`, fit to be sent. Raises NotFound while there is none."""
+        if kind not in FIGURES:
+            raise NotFound(f"there is no figure {kind[:50]!r}")
+        key = ("figure", record.id, front.machine, kind, x, y)
+        make = FIGURES[kind]
+        made, fresh = self._get(key, record, lambda: _sent(make(store, record, front, x, y)))
+        if made is None:
+            raise NotFound("nothing has succeeded yet")
+        return made, fresh
+
+    def failures(self, store: Store, record: SearchRecord) -> tuple[Sequence[Failures], bool]:
+        """The commonest reasons of those that failed or were pruned last."""
+        return self._get(("failures", record.id), record, lambda: _failures(store, record))
+
+    def _get(self, key: Hashable, record: SearchRecord, make: Callable[[], T]) -> tuple[T, bool]:
+        now = self._clock()
+        with self._lock:
+            before = self._made.get(key)
+            if before is not None:
+                fresh = before.sequence == record.last_sequence
+                if fresh or now < before.until:
+                    self._made.move_to_end(key)
+                    return before.made, fresh
+        made = make()  # two may make the same: nobody waits for another's search
+        ended = self._clock()
+        with self._lock:
+            self._made[key] = _Made(made, record.last_sequence, ended + PATIENCE * (ended - now))
+            while len(self._made) > KEPT:
+                self._made.popitem(last=False)
+        return made, True
+
+
+def _sent(figure: Figure | None) -> Sent | None:
+    if figure is None:
+        return None
+    content = json.dumps({"plot": figure.plot(), "said": figure.said}).encode()
+    return Sent(content, gzip.compress(content, 5, mtime=0))
+
+
+def _front(store: Store, record: SearchRecord, front: Front, x: str, y: str) -> Figure | None:
+    """Two metrics of all that have them, or the history of one."""
+    pair = [METRICS[name] for name in dict.fromkeys((y, x))]
+    found = store.measured(Scope(record.id, machine=front.machine), pair)
+    if not len(found):
+        return None
+    step = max(len(found) / DRAWN, 1.0)
+    rows = sorted({int(at * step) for at in range(min(len(found), DRAWN))})
+    some = store.trials_at(list(found.rows(rows)))
+    (figure,) = pareto_figures(some, front.trials, pair)
+    left_out = len(found) - len(rows)
+    said = f"{figure.said} {left_out:,} more are not drawn." if left_out else figure.said
+    return replace(figure, said=said)
+
+
+def _grown(store: Store, record: SearchRecord, front: Front, x: str, y: str) -> Figure | None:
+    """The hypervolume by the search's own objectives."""
+    metrics = [METRICS[name] for name in record.spec.objectives]
+    found = store.measured(Scope(record.id, machine=front.machine), metrics)
+    return _growth(record, found) if len(found) else None
+
+
+# figure -> how it is made
+FIGURES: Mapping[str, Callable[[Store, SearchRecord, Front, str, str], Figure | None]] = {
+    "front": _front,
+    "growth": _grown,
+}
+
+
+def _growth(record: SearchRecord, found: Table) -> Figure:
+    """The hypervolume after each trial, from those that may have joined the front."""
+    numbers = np.concatenate([part.kept.numbers[part.chosen] for part in found.parts])
+    order = np.argsort(numbers)
+    costs = found.costs[order]
+    # the ends of the box in which it is measured count too
+    wanted = {*_joining(costs), *costs.argmin(axis=0).tolist(), *costs.argmax(axis=0).tolist()}
+    names = record.spec.objectives
+    trials = []
+    for at in sorted(wanted | {len(costs) - 1}):
+        row = found.values[order[at]]
+        values = {name: float(value) for name, value in zip(names, row, strict=True)}
+        number = int(numbers[order[at]])
+        trials.append(Trial(number, {}, NOTHING, TrialState.SUCCEEDED, values=values))
+    plain = replace(record.spec, objectives=names)
+    steps = Result(plain, tuple(trials)).growth()
+    after = [replace(s, evaluations=t.number + 1) for s, t in zip(steps, trials, strict=True)]
+    figure = growth_figure({"The front": after})
+    across = figure.layout["xaxis"]
+    named = {**across, "title": {**across["title"], "text": "Trials"}}
+    return replace(
+        figure,
+        title="Hypervolume over trials",
+        said=figure.said.replace("evaluations", "trials"),
+        layout={**figure.layout, "xaxis": named, "showlegend": False},
+    )
+
+
+def _joining(costs: NDArray[np.float64]) -> list[int]:
+    """Rows that none before them dominates. A block at once: most are behind the front so far."""
+    front = np.empty((0, costs.shape[1]))
+    joined: list[int] = []
+    for begin in range(0, len(costs), BLOCK):
+        block = costs[begin : begin + BLOCK]
+        left = np.ones(len(block), bool)
+        for member in front:
+            left &= ~((block >= member).all(axis=1) & (block > member).any(axis=1))
+        for at in np.flatnonzero(left):
+            row = block[at]
+            if ((front <= row).all(axis=1) & (front < row).any(axis=1)).any():
+                continue
+            beaten = (front >= row).all(axis=1) & (front > row).any(axis=1)
+            front = np.vstack([front[~beaten], row])
+            joined.append(begin + int(at))
+    return joined
+
+
+def _failures(store: Store, record: SearchRecord) -> Sequence[Failures]:
+    made = []
+    for state in (TrialState.FAILED, TrialState.PRUNED):
+        if record.counts.get(state):
+            result = result_of(record, _latest(store, record.id, state))
+            made += [
+                Failures(state, reason, count, max(reason.split("…"), key=len).strip())
+                for reason, count in result.by_reason(state, REASONS)
+            ]
+    return made
+
+
+def _latest(store: Store, id: str, state: TrialState) -> list[TrialRecord]:
+    found: list[TrialRecord] = []
+    token = ""
+    while len(found) < LOOKED_AT:
+        page = store.list_trials(id, PAGE, token, [state], order_by="number desc")
+        found += page.items
+        token = page.next
+        if not token:
+            break
+    return found
