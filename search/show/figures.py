@@ -24,7 +24,7 @@ from .tables import number, what
 
 MOST = 2000  # trials that are drawn beside the front
 ROWS = 300  # of a table that says the same
-LONGEST, LINE = 240, 56  # characters of an architecture where one points at it, and of a line
+LONGEST, LINE = 240, 40  # characters of an architecture where one points at it, and of a line
 MARKS = {  # symbol, size, colour
     "other trials": ("circle", 8, "@others"),
     "on the front": ("diamond", 11, "@front"),
