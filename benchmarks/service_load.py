@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
@@ -21,6 +22,7 @@ SETTLE_S = 0.1  # of a turn, which does not count
 LABEL = 1000  # a field that no message has: what only carries it means the same
 OURS = "/formwright.v1.SearchService"
 ECHO = "/echo.Echo/Empty"
+Metadata = tuple[tuple[str, str], ...] | None
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,13 @@ def _varint(number: int) -> bytes:
 
 
 @asynccontextmanager
-async def channel(address: str) -> Any:
+async def channel(address: str, credentials: grpc.ChannelCredentials | None = None) -> Any:
     """A connection of its own."""
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
-    async with grpc.aio.insecure_channel(address, options=options) as made:
+    open_one = grpc.aio.insecure_channel
+    if credentials is not None:
+        open_one = partial(grpc.aio.secure_channel, credentials=credentials)
+    async with open_one(address, options=options) as made:
         await made.channel_ready()
         yield made
 
@@ -80,6 +85,7 @@ async def closed_loop(
     requests: Iterator[bytes],
     seconds: float,
     in_flight: int = IN_FLIGHT,
+    metadata: Metadata = None,
 ) -> Load:
     """So many callers, each of which sends its next request when the last one was answered."""
     call = made.unary_unary(method)
@@ -89,7 +95,7 @@ async def closed_loop(
 
     async def caller() -> None:
         while (sent := clock()) < end:
-            await call(next(requests))
+            await call(next(requests), metadata=metadata)
             spans.append((sent, clock()))
 
     await asyncio.gather(*(caller() for _ in range(in_flight)))

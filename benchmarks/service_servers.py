@@ -69,13 +69,20 @@ async def _echo() -> None:
     await server.stop(None)
 
 
-async def _ours(database: str) -> None:
+async def _ours(database: str, tokens: bool = False, tls: tuple[str, str] | None = None) -> None:
+    from formwright.service.gate import Gate
     from formwright.service.host import Host
+    from formwright.service.limits import Limits
     from formwright.service.store import open_store
+    from formwright.service.tls import server_credentials
 
     store = open_store(database)
-    host = Host(store)
-    port = host.server.add_insecure_port("127.0.0.1:0")
+    # a limit that is counted, and never reached
+    host = Host(store, Gate(store.access, Limits(1e6, 10_000)) if tokens else Gate())
+    if tls is None:
+        port = host.server.add_insecure_port("127.0.0.1:0")
+    else:
+        port = host.server.add_secure_port("127.0.0.1:0", server_credentials(*tls))
     await host.start()
     running = asyncio.ensure_future(host.run())
     print(f"127.0.0.1:{port}", flush=True)
