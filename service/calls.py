@@ -1,6 +1,7 @@
 """What is told of each call: labels for what it logs, one line at its end, and its numbers.
 
-    with calls.of("GetSearch", request, pb.GetSearchRequest) as call:
+    with calls.of("GetSearch", pb.GetSearchRequest) as call:
+        call.request = request  # once it is there
         call.by(owner, token)  # once it is known
         call.refused(code, reason, said)  # if it is, before gRPC is told
 
@@ -33,13 +34,15 @@ QUIET = frozenset({CHECK})  # somebody asks every few seconds
 
 
 class Call:
-    """One call, from `with` to its end. `id` is in everything that it logs."""
+    """One call, from `with` to its end. `id` is in everything that it logs, `request` are the bytes
+    of its message."""
 
-    __slots__ = ("_calls", "_code", "_kind", "_labels", "_reason", "_request", "_said", "_since",
-                 "id", "method")  # fmt: skip
+    __slots__ = ("_calls", "_code", "_kind", "_labels", "_reason", "_said", "_since",
+                 "id", "method", "request")  # fmt: skip
 
-    def __init__(self, calls: Calls, method: str, request: bytes, kind: Any) -> None:
-        self._calls, self._request, self._kind = calls, request, kind
+    def __init__(self, calls: Calls, method: str, kind: Any) -> None:
+        self._calls, self._kind = calls, kind
+        self.request = b""
         self.id, self.method = secrets.token_hex(6), method
         self._code = self._reason = self._said = ""
         self._labels = labels(call=self.id, method=method)
@@ -81,7 +84,7 @@ class Call:
     def _log(self, level: int, code: str, seconds: float) -> None:
         if self._kind is not None:
             with suppress(DecodeError):  # then it is about nothing
-                about(self._kind.FromString(self._request))
+                about(self._kind.FromString(self.request))
         milliseconds = round(seconds * 1000, 3)
         more: dict[str, object] = {"code": code, "milliseconds": milliseconds}
         why = ""
@@ -97,10 +100,10 @@ class Calls:
     def __init__(self, metrics: Metrics) -> None:
         self.metrics = metrics
 
-    def of(self, method: str, request: bytes = b"", kind: Any = None) -> Call:
+    def of(self, method: str, kind: Any = None) -> Call:
         """A call of a method of ours. `kind` is the class of its message, which says what it is
         about."""
-        return Call(self, method, request, kind)
+        return Call(self, method, kind)
 
 
 def about(message: Any) -> None:

@@ -63,6 +63,19 @@ def resolve(setting: Setting, file: tuple[str, Mapping[str, Scalar]] | None = No
     return Value(setting.default, DEFAULT)
 
 
+def taken(setting: Setting) -> str:
+    """A text that whoever started this process has put into the environment, and that no process
+    which it starts itself is to see. Raises SettingError."""
+    found = str(resolve(setting).value)
+    os.environ.pop(setting.variable, None)
+    return found
+
+
+def is_of_folder(value: Value) -> bool:
+    """Whether it comes from a file that lies in the current folder, and that nobody has named."""
+    return value.source == HERE and not os.environ.get(SETTINGS["config"].variable)
+
+
 def resolve_all() -> dict[str, Value]:
     """Every setting by its name. Raises SettingError."""
     file = read_file()

@@ -11,18 +11,22 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from functools import partial
 
-from .access import EVERYBODY, Caller, Scope, hash_of
+from .access import EVERYBODY, Caller, Scope, hash_of, read_token
 from .errors import Forbidden, TooMany, Unauthenticated
 from .limits import Limits
-from .store.tokens import Tokens
+from .store.tokens import NOT_VALID, Tokens
 
 FRESH_S = 1.0  # how long what was found of a token stands: so late is the end of one seen
 MOST_KNOWN = 10_000
-FAILURES = 10.0  # wrong tokens a second from one address; it may begin with twice as many
+FAILURES = 20.0  # wrong tokens a second from one address; it may begin with twice as many
 BEARER = "bearer "
-NO_TOKEN = "this server wants a token: `authorization: Bearer TOKEN`; `formwright token create`"
+NO_TOKEN = "this server wants a token; `formwright token create` makes one"
+TOO_MANY = "too many wrong tokens from this address; call again in a second"
+THREADS = 2
 
 
 class Gate:
@@ -41,6 +45,9 @@ class Gate:
         self._failures = failures or Limits(FAILURES, clock=clock)
         self._clock = clock
         self._known: OrderedDict[str, tuple[Caller, float]] = OrderedDict()
+        self._asking: dict[str, asyncio.Future[Caller]] = {}
+        # of its own: many wrong tokens keep nothing else waiting
+        self._threads = ThreadPoolExecutor(THREADS, "formwright-gate")
 
     @property
     def is_open(self) -> bool:
@@ -54,33 +61,60 @@ class Gate:
         if not authorization:
             raise Unauthenticated(NO_TOKEN)
         text = _bearer(authorization)
-        known = self._fresh(hash_of(text))
+        if read_token(text) is None:  # which needs no database
+            raise Unauthenticated(NOT_VALID)
+        key = hash_of(text)
+        known = self._fresh(key)
         if known is not None:
             return known
-        if self._failures.is_out(peer):
-            raise TooMany("too many wrong tokens from this address; call again in a second")
+        # one that was good a moment ago, or is being looked up, is kept out by no wrong ones
+        expected = key in self._known or key in self._asking
+        if not expected:
+            try:
+                self._failures.take(peer)
+            except TooMany:
+                raise TooMany(TOO_MANY) from None
         try:
-            caller = await asyncio.to_thread(self._tokens.caller_of, text)
+            caller = await self._asked(key, self._tokens.caller_of, text)
         except Unauthenticated:
-            self._failures.take(peer)
+            self._known.pop(key, None)
             raise
-        self._remember(hash_of(text), caller)
+        if not expected:
+            self._failures.give_back(peer)
         return caller
 
     async def again(self, caller: Caller) -> None:
         """For what lasts, such as a watch. Raises Unauthenticated once the token is no good."""
         if self._tokens is None or self._fresh(caller.token) is not None:
             return
-        self._remember(
-            caller.token, await asyncio.to_thread(self._tokens.caller_by_id, caller.token)
-        )
+        await self._asked(caller.token, self._tokens.caller_by_id, caller.token)
+
+    async def _asked(self, key: str, ask: Callable[[str], Caller], given: str) -> Caller:
+        """What the store says; those who ask the same at the same time wait for one answer."""
+        asking = self._asking.get(key)
+        if asking is None:
+            until = self._clock() + FRESH_S
+            run = asyncio.get_running_loop().run_in_executor
+            asking = asyncio.ensure_future(run(self._threads, ask, given))
+            self._asking[key] = asking
+            asking.add_done_callback(partial(self._was_asked, key, until))
+        return await asyncio.shield(asking)
+
+    def _was_asked(self, key: str, until: float, asking: asyncio.Future[Caller]) -> None:
+        del self._asking[key]
+        if not asking.cancelled() and asking.exception() is None:
+            self._remember(key, asking.result(), until)
+
+    def close(self) -> None:
+        """Nobody is let in any more."""
+        self._threads.shutdown()
 
     def admit(self, caller: Caller, scope: Scope) -> None:
         """Counts a call. Raises Forbidden, TooMany."""
         if caller is EVERYBODY:
             return
-        check(caller, scope)
         self._limits.take(caller.token)
+        check(caller, scope)
 
     def held(self, caller: Caller) -> AbstractContextManager[None]:
         """While the call lasts. Raises TooMany."""
@@ -90,8 +124,8 @@ class Gate:
         caller, until = self._known.get(key, (None, 0.0))
         return caller if until > self._clock() else None
 
-    def _remember(self, key: str, caller: Caller) -> None:
-        self._known[key] = caller, self._clock() + FRESH_S
+    def _remember(self, key: str, caller: Caller, until: float) -> None:
+        self._known[key] = caller, until
         self._known.move_to_end(key)
         while len(self._known) > MOST_KNOWN:
             self._known.popitem(last=False)

@@ -57,13 +57,14 @@ def _refusing(handler: Any, error: ServiceError) -> Any:
     """A handler of the same kind that says no."""
     row = row_of(error)
     code = grpc.StatusCode.INTERNAL if row is None else row.code
-    details = () if row is None else details_of(error, row)
+    said = message_of(error)
+    details = () if row is None else details_of(error, row, said)
 
     async def once(_: Any, context: Any) -> None:
-        await context.abort(code, message_of(error), details)
+        await context.abort(code, said, details)
 
     async def many(_: Any, context: Any) -> AsyncIterator[bytes]:
-        await context.abort(code, message_of(error), details)
+        await context.abort(code, said, details)
         yield b""
 
     kind = "stream" if handler.request_streaming else "unary"

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from ..errors import FormwrightError
-from .calls import CHECK, Calls
 from .gate import Gate
 from .guard import Guard
+from .health import Health
 from .metrics import Metrics
 from .rpc.methods import SERVICE
 from .servicer import Servicer
@@ -35,6 +34,11 @@ OPTIONS = (
     ("grpc.keepalive_time_ms", 120_000),  # a client that is gone without a word is found out
     ("grpc.max_receive_message_length", 4 << 20),
     ("grpc.max_metadata_size", 16 << 10),
+    # what a stranger may hold open: streams of a connection, connections, and for how long
+    ("grpc.max_concurrent_streams", 2_000),
+    ("grpc.max_allowed_incoming_connections", 10_000),
+    ("grpc.max_connection_idle_ms", 300_000),
+    ("grpc.server_handshake_timeout_ms", 10_000),
 )
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -45,11 +49,11 @@ class Host:
     numbers."""
 
     def __init__(self, store: Store, gate: Gate | None = None) -> None:
-        gate = gate or Gate()
+        self._gate = gate = gate or Gate()
         guards = () if gate.is_open else (Guard(gate),)
         self.server = grpc.aio.server(interceptors=guards, options=OPTIONS)
         self.metrics = Metrics(store.totals)
-        self._servicer, self._health = Servicer(store, gate, self.metrics), _Health(self.metrics)
+        self._servicer, self._health = Servicer(store, gate, self.metrics), Health(self.metrics)
         self._store = store
         self._stopping = asyncio.Event()
 
@@ -64,7 +68,7 @@ class Host:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self.server)
-        await self._tell(True)
+        self._tell(True)
         await self.server.start()
 
     async def run(self) -> None:
@@ -82,36 +86,25 @@ class Host:
                 log.warning("%s", error)
                 now = False
             if now is not well and not self._stopping.is_set():
-                await self._tell(now)
+                self._tell(now)
                 well = now
             try:
                 await asyncio.wait_for(self._stopping.wait(), PROBE_S)
             except TimeoutError:
                 continue
 
-    async def _tell(self, well: bool) -> None:
+    def _tell(self, well: bool) -> None:
         for name in ("", SERVICE):
-            await self._health.set(name, SERVING if well else NOT_SERVING)
+            self._health.set(name, SERVING if well else NOT_SERVING)
 
     async def stop(self) -> None:
         """NOT_SERVING at once, and watchers are sent away with a bookmark; calls in flight may end;
         new ones are refused, and sent again by clients."""
         self._stopping.set()
-        await self._health.enter_graceful_shutdown()
+        self._health.stop()
         self._servicer.stop()
         await asyncio.sleep(LAME_S)
         await self.server.stop(DRAIN_S)
         await asyncio.get_running_loop().run_in_executor(None, self._servicer.close)
+        self._gate.close()
         self.metrics.close()
-
-
-class _Health(health.aio.HealthServicer):
-    """Standard health, told of as our own calls are."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        super().__init__()
-        self._calls = Calls(metrics)
-
-    async def Check(self, request: Any, context: Any) -> Any:
-        with self._calls.of(CHECK):
-            return await super().Check(request, context)

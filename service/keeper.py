@@ -21,7 +21,7 @@ from types import TracebackType
 from ..errors import FormwrightError, one_line
 from ..search import Fenced
 from . import logs, names
-from .configured import resolve
+from .configured import taken
 from .errors import InvalidRequest, ServiceError
 from .labels import labels
 from .leases import follow_parent, leased
@@ -166,7 +166,7 @@ def main() -> int:
     # whoever is killed removes nothing, and then this one does
     follow_parent(lambda: shutil.rmtree(folder, ignore_errors=True), 0.0)
     try:
-        store = open_store(str(resolve(SETTINGS["database"]).value))
+        store = open_store(taken(SETTINGS["database"]))
         keep_all(store, given.owner, folder)
         store.close()
     except ServiceError as error:

@@ -47,12 +47,10 @@ class Limits:
             raise TooMany(f"more than {self.rate:g} calls a second; call again in a second")
         known.left -= 1.0
 
-    def is_out(self, client: str) -> bool:
-        """Whether its next call would be one too many; counts nothing."""
-        known = self._clients.get(client)
-        if not self.rate or known is None:
-            return False
-        return known.left + (self.clock() - known.seen) * self.rate < 1.0
+    def give_back(self, client: str) -> None:
+        """A call that was counted, and is not meant."""
+        if (known := self._clients.get(client)) is not None:
+            known.left += 1.0
 
     @contextmanager
     def held(self, client: str) -> Iterator[None]:

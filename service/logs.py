@@ -158,11 +158,13 @@ def set_up_as_told() -> None:
 def passed_on() -> dict[str, str]:
     """The environment for a process of ours, which is to log as this one does: its arguments would
     be seen by everybody on the machine."""
+    ours = {row.variable for row in SETTINGS.values() if row.secret}
+    inherited = {name: value for name, value in os.environ.items() if name not in ours}
     if _handler is None:
-        return dict(os.environ)
+        return inherited
     level = logging.getLevelName(logging.getLogger(OURS[0]).getEffectiveLevel()).lower()
     told = {"log_format": _handler.format_name, "log_level": level}
-    return {**os.environ, **{SETTINGS[name].variable: value for name, value in told.items()}}
+    return {**inherited, **{SETTINGS[name].variable: value for name, value in told.items()}}
 
 
 def counts() -> dict[str, int]:

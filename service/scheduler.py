@@ -29,7 +29,7 @@ from ..search import (
     make_pool,
 )
 from . import logs
-from .configured import resolve
+from .configured import taken
 from .errors import DatabaseError, ServiceError, SetupError
 from .keeper import Keepers
 from .labels import labels
@@ -238,7 +238,7 @@ def main() -> int:
     given = parser.parse_args()
     logs.set_up_as_told()
     try:
-        database = str(resolve(SETTINGS["database"]).value)
+        database = taken(SETTINGS["database"])
         return run_scheduler(
             database,
             given.workers,

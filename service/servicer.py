@@ -57,60 +57,85 @@ class Servicer:
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What a server is given. Messages pass as bytes: what is kept encoded is not decoded."""
-        unary, many = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
+        # with tokens a message is read once its sender is known: a stranger's is never held
+        kind = "unary" if self._gate.is_open else "stream"
+        unary, many = (
+            getattr(grpc, f"{kind}_{to}_rpc_method_handler") for to in ("unary", "stream")
+        )
         served: dict[str, Any] = {
             method.name: unary(
-                self._told(method.name, method.request, partial(self._unary, method))
+                self._told(method.name, method.request, method.scope, partial(self._unary, method))
             )
             for method in METHODS
         }
         served |= {
             stream.name: many(
-                self._told(stream.name, stream.request, partial(self._stream, stream))
+                self._told(stream.name, stream.request, stream.scope, partial(self._stream, stream))
             )
             for stream in STREAMS
         }
-        served[WATCH] = many(self._told(WATCH, pb.WatchSearchRequest, self._watch))
+        served[WATCH] = many(self._told(WATCH, pb.WatchSearchRequest, READ, self._watch))
         return grpc.method_handlers_generic_handler(SERVICE, served)
 
     def _told(
-        self, name: str, kind: Any, answer: Callable[[Call, bytes, Any], Awaitable[T]]
+        self,
+        name: str,
+        kind: Any,
+        scope: Scope,
+        answer: Callable[[Caller, bytes, Any], Awaitable[T]],
     ) -> Any:
-        """A handler whose calls are told of, and that refuses what `answer` raises."""
+        """A handler that asks who calls, whose calls are told of, and that refuses what `answer`
+        raises."""
 
-        async def handle(request: bytes, context: Any) -> T:
-            with self._calls.of(name, request, kind) as call:
+        async def handle(given: Any, context: Any) -> T:
+            with self._calls.of(name, kind) as call:
                 try:
-                    return await answer(call, request, context)
+                    self._check_serving()
+                    caller = await self._admitted(call, context, scope)
+                    with self._gate.held(caller):
+                        call.request = given if self._gate.is_open else await _received(given)
+                        return await answer(caller, call.request, context)
                 except Exception as error:
-                    await _refuse(call, context, error)
+                    await self._refuse(call, context, error)
 
         return handle
 
-    async def _unary(self, method: Method, call: Call, request: bytes, context: Any) -> bytes:
-        self._check_serving()
-        caller = await self._admitted(call, context, method.scope)
-        with self._gate.held(caller):
-            if method.reads:
-                version = self._store.version()
-                key = _key(method.name, caller), request
-                if (known := self._answers.get(key, version)) is not None:
-                    return known
-            async with _in_time(context):
-                store = self._store.seen_by(caller.sees, caller.owner)
-                if not method.reads:
-                    return await self._change(store, method, request)
-                return await self._read(store, method, key, version)
+    async def _unary(self, method: Method, caller: Caller, request: bytes, context: Any) -> bytes:
+        if method.reads:
+            version = self._store.version()
+            key = _key(method.name, caller), request
+            if (known := self._answers.get(key, version)) is not None:
+                return known
+        async with _in_time(context):
+            store = self._store.seen_by(caller.sees, caller.owner)
+            if not method.reads:
+                return await self._change(store, method, request)
+            return await self._read(store, method, key, version)
 
-    async def _stream(self, stream: Stream, call: Call, request: bytes, context: Any) -> None:
-        self._check_serving()
-        caller = await self._admitted(call, context, stream.scope)
+    async def _stream(self, stream: Stream, caller: Caller, request: bytes, context: Any) -> None:
         store = self._store.seen_by(caller.sees, caller.owner)
-        with self._gate.held(caller):
-            answers = stream.handler(store, _decoded(stream.request, request))
-            while (answer := await self._in_thread(next, answers, None)) is not None:
-                await self._gate.again(caller)
-                await context.write(answer.SerializeToString())
+        answers = stream.handler(store, _decoded(stream.request, request))
+        while (answer := await self._in_thread(next, answers, None)) is not None:
+            await self._gate.again(caller)
+            await context.write(answer.SerializeToString())
+
+    async def _refuse(self, call: Call, context: Any, error: Exception) -> NoReturn:
+        if isinstance(error, grpc.aio.AbortError):  # it was said already
+            raise error
+        if row := row_of(error):
+            said = message_of(error)
+            if isinstance(error, DatabaseError):  # whoever runs the server should know
+                log.warning("%s", error)
+                # where it is, and what it is made of, is nothing for strangers
+                said = said if self._gate.is_open else "the database failed; it may answer again"
+            call.refused(row.code.name, row.reason, said)
+            await context.abort(row.code, said, details_of(error, row, said))
+        log.error("request failed, id %s", call.id, exc_info=error)
+        call.refused(grpc.StatusCode.INTERNAL.name, grpc.StatusCode.INTERNAL.name)
+        told = isinstance(error, FormwrightError) and self._gate.is_open
+        what = f"{error} " if told else ""
+        await context.abort(grpc.StatusCode.INTERNAL, f"internal error: {what}(id {call.id})")
+        raise AssertionError("abort returned")
 
     async def _admitted(self, call: Call, context: Any, scope: Scope) -> Caller:
         """Raises Unauthenticated, Forbidden, TooMany."""
@@ -157,10 +182,9 @@ class Servicer:
         if not reading.cancelled():
             reading.exception()  # it is no loss if nobody waits for it any more
 
-    async def _watch(self, call: Call, request: bytes, context: Any) -> None:
+    async def _watch(self, caller: Caller, request: bytes, context: Any) -> None:
         now = asyncio.get_running_loop().time
         ends = now() + AGE_S
-        caller = await self._admitted(call, context, READ)
         asked = _decoded(pb.WatchSearchRequest, request)
         if asked.after_sequence < 0:
             said = f"after_sequence: {asked.after_sequence} is negative"
@@ -169,15 +193,13 @@ class Servicer:
         id = names.search_id(asked.name)
         if caller.sees is not None:  # the hub sees everything
             await self._in_thread(self._store.seen_by(caller.sees).get_search, id)
-        follow = self.hub.follow(id, asked.after_sequence)
-        with self._gate.held(caller):
-            async with aclosing(follow) as messages:
-                async for message in messages:
-                    await self._gate.again(caller)
-                    await context.write(message)
-                    self._calls.metrics.sent(len(message))
-                    if now() > ends:
-                        raise Stopping("this watch is old; begin another where it ends")
+        async with aclosing(self.hub.follow(id, asked.after_sequence)) as messages:
+            async for message in messages:
+                await self._gate.again(caller)
+                await context.write(message)
+                self._calls.metrics.sent(len(message))
+                if now() > ends:
+                    raise Stopping("this watch is old; begin another where it ends")
 
     def _check_serving(self) -> None:
         """Raises Stopping."""
@@ -206,6 +228,17 @@ def _key(method: str, caller: Caller) -> str:
 def _address(peer: str) -> str:
     """Of a peer, without its port."""
     return peer.rpartition(":")[0]
+
+
+async def _received(messages: AsyncIterator[bytes]) -> bytes:
+    """The one message of a call. Raises InvalidRequest, TooLate."""
+    try:
+        async with asyncio.timeout(LONGEST_S):
+            async for message in messages:
+                return message
+    except TimeoutError:
+        raise TooLate(f"no message has come within {LONGEST_S:g} s") from None
+    raise InvalidRequest("the call came without a message")
 
 
 @asynccontextmanager
@@ -241,18 +274,3 @@ def _decoded(kind: Any, request: bytes) -> Any:
         return kind.FromString(request)
     except DecodeError:
         raise InvalidRequest(f"these bytes are no {kind.DESCRIPTOR.name}") from None
-
-
-async def _refuse(call: Call, context: Any, error: Exception) -> NoReturn:
-    if isinstance(error, grpc.aio.AbortError):  # it was said already
-        raise error
-    if row := row_of(error):
-        if isinstance(error, DatabaseError):  # whoever runs the server should know
-            log.warning("%s", error)
-        call.refused(row.code.name, row.reason, message_of(error))
-        await context.abort(row.code, message_of(error), details_of(error, row))
-    log.error("request failed, id %s", call.id, exc_info=error)
-    call.refused(grpc.StatusCode.INTERNAL.name, grpc.StatusCode.INTERNAL.name)
-    what = f"{error} " if isinstance(error, FormwrightError) else ""
-    await context.abort(grpc.StatusCode.INTERNAL, f"internal error: {what}(id {call.id})")
-    raise AssertionError("abort returned")

@@ -161,9 +161,11 @@ class Settings:
 def with_port(server: str) -> str:
     """`host:port`, with our own port where none is given; gRPC would take 443.
 
-    >>> with_port("localhost"), with_port("10.0.0.1:8000"), with_port("[::1]")
-    ('localhost:50551', '10.0.0.1:8000', '[::1]:50551')
+    >>> with_port("localhost"), with_port("10.0.0.1:8000"), with_port("[::1]"), with_port("::1")
+    ('localhost:50551', '10.0.0.1:8000', '[::1]:50551', '[::1]:50551')
     """
+    if server.count(":") > 1 and "[" not in server and "/" not in server:
+        server = f"[{server}]"  # an address of IPv6
     has_port = server.rpartition("]")[2].count(":") == 1
     return server if has_port or "/" in server else f"{server}:{PORT}"
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..errors import one_line
 from ..search import Board, arrow, drawn
 from ..search import front_table as front_table
 from ..search import trials_table as trials_table
@@ -60,7 +61,8 @@ def searches_table(searches: Iterable[SearchRecord]) -> Table:
         created = search.created.astimezone().strftime("%Y-%m-%d %H:%M")
         trials, spec = f"{ended}/{search.spec.trials}", search.spec
         state = search.state.lower()
-        row = (search.id, state, trials, spec.space, spec.task, created, search.display_name)
+        name = one_line(search.display_name)
+        row = (search.id, state, trials, spec.space, spec.task, created, name)
         table.add_row(*map(Text, row))
     return table
 

@@ -78,17 +78,17 @@ def row_of(error: Exception) -> Row | None:
     return next((row for row in TABLE if isinstance(error, row.of)), None)
 
 
-def details_of(error: Exception, row: Row) -> tuple[tuple[str, bytes], ...]:
-    """The trailers of the call."""
+def details_of(error: Exception, row: Row, said: str) -> tuple[tuple[str, bytes], ...]:
+    """The trailers of the call, whose message is what is `said`."""
     details: list[Message] = [error_details_pb2.ErrorInfo(reason=row.reason, domain=DOMAIN)]
     if field := getattr(error, "field", ""):
         violation = error_details_pb2.BadRequest.FieldViolation(
-            field=one_line(field, 200), description=message_of(error)
+            field=one_line(field, 200), description=said
         )
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if row.code in (CODES.UNAVAILABLE, CODES.RESOURCE_EXHAUSTED):
         details.append(error_details_pb2.RetryInfo(retry_delay=Duration(seconds=AGAIN_S)))
-    status = status_pb2.Status(code=row.code.value[0], message=message_of(error))
+    status = status_pb2.Status(code=row.code.value[0], message=said)
     for detail in details:
         status.details.append(_packed(detail))
     return ((DETAILS, status.SerializeToString()),)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
+import resource
 from dataclasses import fields, replace
 
 from rich.console import Console
 
 from .. import logs
 from ..errors import SetupError
+from ..redact import redacted
 from ..settings import SETTINGS, WEB_PORT, Settings
 from .common import add_setting, parser, run
 
@@ -69,14 +72,24 @@ def _serve(given: argparse.Namespace, console: Console) -> int:
     known = {name: value for name, value in vars(given).items() if name in names}
     settings = Settings(**known | {"ray": given.ray or None})
 
+    _allow_connections()
+    shown = redacted(settings.database)
+
     def ready(address: str) -> None:
-        print(f"formwright serves on {address}, database {settings.database}", flush=True)
+        print(f"formwright serves on {address}, database {shown}", flush=True)
 
     def shows(page: str) -> None:
         print(f"formwright shows {page}", flush=True)
 
     asyncio.run(serving(settings, ready, shows))
     return 0
+
+
+def _allow_connections() -> None:
+    """As many files and connections as this user may have open: shells give a thousand."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _scheduler(given: argparse.Namespace, console: Console) -> int:

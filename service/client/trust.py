@@ -14,9 +14,9 @@ from typing import Any
 import grpc
 
 from ..access import is_loopback, read_token
-from ..configured import resolve
+from ..configured import is_of_folder, resolve
 from ..errors import SettingError
-from ..settings import SETTINGS, server_address
+from ..settings import SETTINGS, server_address, with_port
 
 NO_TOKEN = "not a token; wanted fw_ID_SECRET, as `formwright token create` printed it"
 
@@ -47,6 +47,8 @@ class Trust:
             made = replace(made, token=_read(token_file or str(_setting("token_file"))))
         if made.token and read_token(made.token) is None:
             raise SettingError(NO_TOKEN)
+        if made.token:
+            _check_place(server, made.ca)
         return made
 
     def is_secure(self, server: str) -> bool:
@@ -62,7 +64,9 @@ class Trust:
     def channel(self, server: str, options: Any, of: Any = grpc) -> Any:
         """`of` is `grpc` or `grpc.aio`. Raises SettingError if a file cannot be read."""
         if not self.is_secure(server):
-            return of.insecure_channel(server, options=options)
+            # by no proxy, which would read it
+            open_one = [*options, ("grpc.enable_http_proxy", 0)]
+            return of.insecure_channel(server, options=open_one)
         credentials = grpc.ssl_channel_credentials(
             root_certificates=_bytes(self.ca),
             private_key=_bytes(self.client_key),
@@ -74,6 +78,20 @@ class Trust:
 def _is_here(server: str) -> bool:
     """Whether it is of this machine."""
     return server.startswith("unix:") or is_loopback(server.rpartition(":")[0])
+
+
+def _check_place(server: str, ca: str) -> None:
+    """Whoever has written the folder where somebody happens to be does not get their token. Raises
+    SettingError."""
+    for name, value in (("server", server), ("ca", ca)):
+        found = resolve(SETTINGS[name])
+        said = with_port(str(found.value)) if name == "server" else str(found.value)
+        if value and said == value and is_of_folder(found):
+            variable = SETTINGS[name].variable
+            raise SettingError(
+                f"{found.source} in this folder says {name} = {found.value!r}, and no token is sent"
+                f" where a folder says; name it by --{name}, {variable} or your own settings"
+            )
 
 
 def _setting(name: str) -> object:

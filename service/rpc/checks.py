@@ -20,11 +20,13 @@ def page_size(given: int) -> int:
 
 
 def text(given: str, longest: int, field: str) -> str:
-    """Raises InvalidRequest if it is longer, or has what no database keeps."""
+    """Raises InvalidRequest if it is longer, or has what a terminal takes for a command."""
     if len(given) > longest:
         raise InvalidRequest(f"{field}: longer than {longest} characters", field)
-    if "\0" in given:
-        raise InvalidRequest(f"{field}: has a character of number 0", field)
+    if not given.isprintable():
+        at, odd = next((i, c) for i, c in enumerate(given) if not c.isprintable())
+        said = f"{field}: character {at + 1} cannot be printed, it is number {ord(odd)}"
+        raise InvalidRequest(said, field)
     return given
 
 

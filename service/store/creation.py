@@ -13,7 +13,7 @@ from ...search import SearchSpec
 from ..errors import AlreadyExists, NotFound
 from ..records import SearchState
 from .engine import clock, insert_if_new
-from .requests import digest, refuse_used
+from .requests import digest, refuse_used, shown
 from .schema import searches
 from .writes import set_state
 
@@ -53,10 +53,10 @@ def create(
     same_request = select(searches).where(searches.c.request_id == request)
     made = connection.execute(same_request).one_or_none()
     if made is None:
-        raise NotFound(f"request {request_id!r} has made a search, which was deleted")
+        raise NotFound(f"request {shown(request_id)} has made a search, which was deleted")
     if made.id == id:
         set_state(connection, made.key, now, SearchState.QUEUED)
     elif made.asked != row["asked"]:
-        raise AlreadyExists(f"request {request_id!r} has made another search, {made.id}")
+        raise AlreadyExists(f"request {shown(request_id)} has made another search, {made.id}")
     found: str = made.id
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 import random
 import sqlite3
 import threading
@@ -43,6 +44,7 @@ class Database:
         """Raises SetupError if the database's driver is not installed."""
         self.where = url.database or "" if _is_sqlite(url) else url.render_as_string()
         self.is_sqlite = _is_sqlite(url)
+        self._file = url.database if self.is_sqlite else None
         self._engine = _engine(url, busy_s)
         snapshot = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
         self._reader = self._engine.execution_options(**snapshot)
@@ -91,6 +93,18 @@ class Database:
         gone: Callable[[], bool] | None = getattr(self._asked, "gone", None)
         if gone is not None and gone():
             raise InternalError("nobody waits for this change any more")
+
+    def make_file(self) -> None:
+        """A new file of SQLite is its owner's only: it has everybody's searches, and digests of
+        tokens. What is there keeps its mode. Raises SetupError."""
+        if not self.is_sqlite or self._file is None:
+            return
+        try:
+            os.close(os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise SetupError(f"cannot make {self._file}: {error.strerror}") from error
 
     def use_write_ahead_log(self, busy_s: float = BUSY_S) -> None:
         """Lets readers read while somebody writes; the file remembers. Nothing but on SQLite."""

@@ -18,6 +18,12 @@ from .engine import insert_if_new
 from .schema import requests, searches
 
 CREATE = "CREATE"
+OWNS = "\x1f"  # between an owner and the id of a request: no id that is sent has it
+
+
+def shown(id: str) -> str:
+    """The id as it was sent."""
+    return repr(id.rpartition(OWNS)[2])
 
 
 def digest(asked: object) -> str:
@@ -70,12 +76,14 @@ def refuse_used(connection: Connection, id: str) -> None:
     if before is None:
         return
     if before.method == CREATE:
-        raise NotFound(f"request {id!r} has made the search {before.result}, which was deleted")
+        raise NotFound(
+            f"request {shown(id)} has made the search {before.result}, which was deleted"
+        )
     raise _reused(id)
 
 
 def _reused(id: str) -> AlreadyExists:
-    return AlreadyExists(f"request {id!r} was sent before, and asked for something else")
+    return AlreadyExists(f"request {shown(id)} was sent before, and asked for something else")
 
 
 def _row(connection: Connection, id: str) -> Row[Any] | None:

@@ -40,6 +40,7 @@ def restore(file: str | Path, database: str, told: Told = silent) -> Copied:
         with closing(Database(url)) as target:
             with target.read() as connection:
                 _check_empty(connection, target.where)
+            target.make_file()
             target.use_write_ahead_log()
             with source.read() as read, target.write() as written:
                 lock_all(written, LOCK)

@@ -37,7 +37,7 @@ from .kept import Columns
 from .listing import SEARCHES, TRIALS, Listing
 from .measured import Bound, Place, Scope, Table, kept_front, measured
 from .paging import check_size
-from .requests import digest, forget_requests, is_first
+from .requests import OWNS, digest, forget_requests, is_first
 from .retention import Retention
 from .schema import architectures, searches, trials
 from .tokens import Tokens
@@ -55,6 +55,7 @@ def open_store(url_or_path: str, busy_s: float = BUSY_S) -> Store:
     another process that is writing. Raises SetupError."""
     database = Database(read_url(url_or_path), busy_s)
     try:
+        database.make_file()
         migrate.upgrade(database)
     except InternalError as error:
         database.close()
@@ -101,8 +102,8 @@ class Store:
         """What the store calls a request: the same id of another owner is another request."""
         if not (id and self._owner):
             return id
-        named = f"{self._owner}/{id}"
-        return named if len(named) <= 100 else f"{self._owner}/{digest(id)[:32]}"
+        named = f"{self._owner}{OWNS}{id}"
+        return named if len(named) <= 100 else f"{self._owner}{OWNS}{digest(id)[:32]}"
 
     def version(self) -> int | None:
         """See `Database.version`."""
@@ -282,18 +283,16 @@ class Store:
         NotFound."""
         a, t, s = architectures.c, trials.c, searches.c
         with self._database.read() as connection:
+            had = select(s.id, t.number).select_from(trials.join(searches))
+            had = had.where(t.fingerprint == fingerprint, *queries.visible(connection))
             known = select(a.spec).where(a.fingerprint == fingerprint)
+            if sees(connection) is not None:  # one that others only have tried is not there
+                known = known.where(had.exists())
             text = connection.execute(known).scalar_one_or_none()
             if text is None:
                 raise NotFound(f"there is no architecture {fingerprint!r}")
-            had = select(s.id, t.number).select_from(trials.join(searches))
-            had = had.where(*queries.visible(connection))
-            newest = had.where(t.fingerprint == fingerprint).order_by(
-                t.search_key.desc(), t.number.desc()
-            )
+            newest = had.order_by(t.search_key.desc(), t.number.desc())
             where = [(row.id, row.number) for row in connection.execute(newest.limit(SHOWN))]
-            if not where and sees(connection) is not None:
-                raise NotFound(f"there is no architecture {fingerprint!r}")
         return queries.architecture(text), where
 
     # claims: who may run a search

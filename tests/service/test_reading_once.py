@@ -5,7 +5,7 @@ import threading
 from types import SimpleNamespace
 
 from formwright.search import SearchSpec
-from formwright.service.calls import Calls
+from formwright.service.access import EVERYBODY
 from formwright.service.gate import Gate
 from formwright.service.metrics import Metrics
 from formwright.service.rpc.methods import READ, Method
@@ -26,15 +26,11 @@ def test_what_is_being_read_is_read_once(file_store):
 
     async def scenario():
         metrics = Metrics(file_store.totals)
-        servicer, calls = Servicer(file_store, Gate(), metrics), Calls(metrics)
+        servicer = Servicer(file_store, Gate(), metrics)
         context = SimpleNamespace(time_remaining=lambda: 30.0)
 
-        async def answer(request):
-            with calls.of(method.name) as call:
-                return await servicer._unary(method, call, request, context)
-
         def ask(request):
-            return asyncio.ensure_future(answer(request))
+            return asyncio.ensure_future(servicer._unary(method, EVERYBODY, request, context))
 
         asked = [ask(one) for _ in range(5)]
         while not reads:
