@@ -40,6 +40,7 @@ ONLY = {
         "service/client/",
         "service/testing_unit.py",
         "service/guard.py",
+        "service/health.py",
         "service/host.py",
         "service/probe.py",
         "service/server.py",
