@@ -92,12 +92,15 @@ class _Files:
         stamp = self._stamp()
         if stamp == self._seen:
             return None
+        self._seen = stamp
         try:
             found = self.read()
-        except (SetupError, OSError) as error:
+        except SetupError as error:
             log.warning("the certificate is not renewed: %s", error)
             return None
-        finally:
-            self._seen = stamp
+        except OSError as error:  # it may be there at the next handshake
+            self._seen = ()
+            log.warning("the certificate is not renewed yet: %s", error)
+            return None
         log.info("the certificate is renewed from %s", self._paths[0])
         return found

@@ -311,6 +311,15 @@ def test_health_is_open_and_reflection_is_not(team, caller):
         call.cancel()
 
 
+def test_no_text_commands_a_terminal(team):
+    for text in ("\x1b]0;mine\x07", "a\nb", "\u202e", "a\0"):
+        request = pb.CreateSearchRequest(spec=convert.to_spec(SMALL), display_name=text)
+        code, said, _ = team.call("CreateSearch", request, "submitter")
+        assert code == "INVALID_ARGUMENT"
+        assert "cannot be printed" in said
+        assert said.isprintable()
+
+
 def test_only_who_knows_the_secret_hears_what_is_wrong_with_it(team):
     request = pb.ListSearchesRequest()
     said = {caller: team.call("ListSearches", request, caller)[1] for caller in CALLERS}

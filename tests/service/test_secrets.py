@@ -4,9 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
-from pathlib import Path
 
+import psutil
 import pytest
 
 from formwright.__main__ import main
@@ -69,11 +70,19 @@ def team_server(folder, database, certificates):
 
 def family(pid):
     """What the command lines of a process and its descendants say."""
-    found = [Path(f"/proc/{pid}/cmdline").read_bytes().decode()]
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    for child in children.read_text().split() if children.exists() else []:
-        found += family(int(child))
-    return found
+    server = psutil.Process(pid)
+    return [" ".join(each.cmdline()) for each in (server, *server.children(recursive=True))]
+
+
+def scheduler_of(pid):
+    """A server's child, once it is one of its own: until then it looks like its parent."""
+    ends = time.monotonic() + 30
+    while time.monotonic() < ends:
+        for child in psutil.Process(pid).children():
+            if any("formwright.service.scheduler" in part for part in child.cmdline()):
+                return child
+        time.sleep(0.02)
+    raise AssertionError("no scheduler was started")
 
 
 def test_a_team_from_its_first_token_to_a_revoked_one(run, tmp_path, certificates):
@@ -89,6 +98,7 @@ def test_a_team_from_its_first_token_to_a_revoked_one(run, tmp_path, certificate
     said = [done.stderr for done in made]
     ca = ("--ca", certificates.ca)
     with team_server(folder, database, certificates) as (address, process):
+        scheduler_of(process.pid)
         lines = family(process.pid)
         there = ("--server", address, *ca)
         small = ["--trials", "1", "--steps", "1", "--target", "eager"]
@@ -108,7 +118,7 @@ def test_a_team_from_its_first_token_to_a_revoked_one(run, tmp_path, certificate
         shown = run("config", FORMWRIGHT_TOKEN=alice)
         listed = run("token", "list", "-o", "json", *where)
         revoked = run("token", "revoke", alice[3:15], *where)
-    lines += family(os.getpid())
+    lines += [" ".join(psutil.Process().cmdline())]
 
     assert mine.returncode == 0, mine.stderr
     assert theirs.stdout == ""
@@ -161,3 +171,48 @@ def test_a_span_that_is_none_is_said(run, tmp_path, span):
     assert done.returncode == 2
     assert "expires: wanted a span as 12h" in done.stderr
     assert not (tmp_path / "a.db").exists()
+
+
+def test_a_server_shows_no_password_and_its_processes_have_none(postgresql, tmp_path):
+    """It does start; what is looked at is what it prints, and what its children are given."""
+    url = postgresql().replace("tests@", "tests:hidden-word@")
+    token = "fw_00112233aabb_" + "x" * 43
+    process = subprocess.Popen(
+        [*COMMAND, "serve", "--workers=0", "--with-parent", "--port=0"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=CLEAN | {"FORMWRIGHT_DATABASE": url, "FORMWRIGHT_TOKEN": token},
+    )
+    line = process.stdout.readline()
+    given, lines = scheduler_of(process.pid).environ(), family(process.pid)
+    process.stdin.close()
+    process.wait(60)
+    process.stdout.close()
+
+    assert line.startswith("formwright serves on")
+    assert "hidden-word" not in line + " ".join(lines)
+    assert given
+    assert not {token, "FORMWRIGHT_TOKEN"} & {*given, *given.values()}
+
+
+def test_a_new_database_is_its_owners(run, tmp_path):
+    for name in ("new.db", "there.db"):
+        (tmp_path / "there.db").touch(0o640)
+        run("token", "create", "--owner", "a", "--database", tmp_path / name)
+
+    assert (tmp_path / "new.db").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "there.db").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize(
+    "name", ["ca", "ca-key", "server", "server-key", "me-key", "a/b", "-x", ""]
+)
+def test_no_certificate_takes_the_place_of_a_key(run, tmp_path, name):
+    assert run("certs", "--to", tmp_path, "--client", "me").returncode == 0
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    done = run("certs", "--to", tmp_path, f"--client={name}")
+
+    assert name == "" or done.returncode == 2
+    assert all(path.read_bytes() == kept for path, kept in before.items())

@@ -3,6 +3,7 @@ all kinds, and addresses that other machines reach."""
 
 import asyncio
 import shutil
+import socket
 import ssl
 from pathlib import Path
 
@@ -286,3 +287,33 @@ def test_a_token_that_is_none_is_said_without_it(monkeypatch, name, said):
     with pytest.raises(SettingError, match=said) as caught:
         Trust.by_settings("127.0.0.1:1")
     assert name == "TOKEN_FILE" or "something-else" not in str(caught.value)
+
+
+def test_no_proxy_reads_what_is_for_this_machine(plain, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.settimeout(0.0)
+        there = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        for name in ("grpc_proxy", "https_proxy", "http_proxy"):
+            monkeypatch.setenv(name, there)
+
+        assert ask(plain, token="fw_00112233aabb_" + "x" * 43) == 0
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+
+
+@pytest.mark.parametrize("said", ['server = "evil.test"', 'ca = "evil.pem"'])
+def test_no_folder_takes_a_token(monkeypatch, tmp_path, said):
+    """Who happens to be in a folder of somebody else sends its server nothing."""
+    (tmp_path / "formwright.toml").write_text(f"[client]\n{said}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FORMWRIGHT_TOKEN", "fw_00112233aabb_" + "x" * 43)
+    server = "evil.test:50551" if "server" in said else "good.test:50551"
+
+    with pytest.raises(SettingError, match=r"formwright.toml in this folder says .* no token"):
+        Trust.by_settings(server)
+    assert Trust.by_settings("other.test:50551", ca="").token  # which somebody has named
+    monkeypatch.setenv("FORMWRIGHT_CONFIG", str(tmp_path / "formwright.toml"))
+    assert Trust.by_settings(server).token  # and so has the file been
+    monkeypatch.delenv("FORMWRIGHT_CONFIG")
+    monkeypatch.delenv("FORMWRIGHT_TOKEN")
+    assert not Trust.by_settings(server).token
