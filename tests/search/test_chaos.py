@@ -1,7 +1,6 @@
 """Workers and drivers of a real search are killed at random: nothing is lost, nothing is counted
 twice, and whoever replays the log has the same suggestions."""
 
-
 from formwright.search.testing_chaos import chaos
 
 
