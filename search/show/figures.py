@@ -20,7 +20,7 @@ from ..told import Told
 from .figure import Figure, capital, kind_of, laid_out, plain_text, thinned
 from .growths import Shuffled
 from .panels import label, name_of
-from .tables import number, what
+from .tables import number, share_of_box, what
 
 MOST = 2000  # trials that are drawn beside the front
 ROWS = 300  # of a table that says the same
@@ -122,10 +122,14 @@ def history_figure(trials: Sequence[Told], front: Sequence[Told], metric: Metric
 
 
 def growth_figure(
-    curves: Mapping[str, Sequence[Step]], chance: Shuffled | None = None, over: str = "evaluations"
+    curves: Mapping[str, Sequence[Step]],
+    chance: Shuffled | None = None,
+    over: str = "evaluations",
+    estimated: bool = False,
 ) -> Figure:
     """The hypervolume of each search over a field of a step; the first one is the search itself.
-    With `chance`, its own trials in a random order are behind it."""
+    With `chance`, its own trials in a random order are behind it. It says so where the shares are
+    `estimated`."""
     data: list[dict[str, Any]] = []
     if chance and over == "evaluations":
         data += _band(chance)
@@ -138,6 +142,7 @@ def growth_figure(
             "y": [0.0, *(step.hypervolume for step in kept)],
             "hovertemplate": "%{y:.4f} after %{x:,.4~g}",
         })  # fmt: skip
+    about = " (estimated)" if estimated else ""
     across = "Seconds of evaluation" if over == "seconds" else "Evaluations"
     rows = [
         (name, str(step.evaluations), number(round(step.seconds, 1)), f"{step.hypervolume:.4f}")
@@ -147,14 +152,14 @@ def growth_figure(
     return Figure(
         name=f"growth-{over}",
         title=f"Hypervolume over {'seconds of evaluation' if over == 'seconds' else over}",
-        said=_of_growth(curves, chance),
+        said=_of_growth(curves, chance, estimated),
         data=data,
         layout=laid_out(
             {"title": {"text": across}, "rangemode": "tozero"},
-            {"title": {"text": "Share of the box"}, "range": _room(data)},
+            {"title": {"text": f"Share of the box{about}"}, "range": _room(data)},
             "x unified",
         ),
-        columns=("search", "evaluations", "seconds", "hypervolume"),
+        columns=("search", "evaluations", "seconds", f"hypervolume{about}"),
         rows=rows[:ROWS],
         left_out=max(len(rows) - ROWS, 0),
     )
@@ -187,21 +192,24 @@ def _band(chance: Shuffled) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _of_growth(curves: Mapping[str, Sequence[Step]], chance: Shuffled | None) -> str:
+def _of_growth(
+    curves: Mapping[str, Sequence[Step]], chance: Shuffled | None, estimated: bool
+) -> str:
     parts = []
     for name, steps in curves.items():
         if steps:
             last = steps[-1]
             half = next(s.evaluations for s in steps if s.hypervolume >= last.hypervolume / 2)
+            share = share_of_box(last.hypervolume, estimated)
             parts.append(
-                f"{one_line(name, 60)} has {last.hypervolume:.3f} of the box after "
+                f"{one_line(name, 60)} has {share} of the box after "
                 f"{last.evaluations} evaluations, half of it after {half}"
             )
     if chance:
         middle = len(chance.mean) // 2
         parts.append(
             f"in the mean of {chance.orders} random orders its own trials have "
-            f"{chance.mean[middle]:.3f} after {middle + 1}"
+            f"{share_of_box(chance.mean[middle], estimated)} after {middle + 1}"
         )
     return ("; ".join(parts) or "Nothing has been evaluated") + "."
 

@@ -81,6 +81,15 @@ def number(value: float) -> str:
     return f"{int(value):,}" if abs(value) >= 100 and value % 1 == 0 else f"{value:.4g}"
 
 
+def share_of_box(share: float, estimated: bool) -> str:
+    """A hypervolume, and whether it is an estimate.
+
+    >>> share_of_box(0.7415, False), share_of_box(0.7415, True)
+    ('0.741', 'about 0.741 (estimated)')
+    """
+    return f"about {share:.3f} (estimated)" if estimated else f"{share:.3f}"
+
+
 def arrow(metric: str) -> str:
     """Which way is better."""
     return "↑" if METRICS[metric].direction is Direction.MAXIMIZE else "↓"

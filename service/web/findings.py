@@ -206,9 +206,11 @@ def _growth(record: SearchRecord, found: Table) -> Figure:
         number = int(numbers[order[at]])
         trials.append(Trial(number, {}, NOTHING, TrialState.SUCCEEDED, values=values))
     plain = replace(record.spec, objectives=names)
-    steps = Result(plain, tuple(trials)).growth()
+    result = Result(plain, tuple(trials))
+    span = result.span()
+    steps = result.growth(span)
     after = [replace(s, evaluations=t.number + 1) for s, t in zip(steps, trials, strict=True)]
-    figure = growth_figure({"The front": after})
+    figure = growth_figure({"The front": after}, estimated=span.estimated)
     across = figure.layout["xaxis"]
     named = {**across, "title": {**across["title"], "text": "Trials"}}
     return replace(

@@ -96,7 +96,9 @@ def _tiles(found: Findings) -> Iterator[tuple[str, str, str]]:
         said = ", ".join(filter(None, (METRICS[metric].unit, f"trial {best.number}")))
         yield f"best {name_of(METRICS[metric])}", number(best.values[metric]), said
     if found.hypervolume is not None:
-        yield "hypervolume", f"{found.hypervolume:.3f}", "share of the box"
+        said = "share of the box, estimated" if found.estimated else "share of the box"
+        about = "about " if found.estimated else ""
+        yield "hypervolume", f"{about}{found.hypervolume:.3f}", said
 
 
 def _undrawn(found: Findings) -> str:
