@@ -13,7 +13,6 @@ from textwrap import wrap
 from typing import Any
 
 from ...errors import one_line
-from ..front import pareto
 from ..objective import Direction, Metric
 from ..result import Step
 from ..told import Told
@@ -49,20 +48,22 @@ def pareto_figure(
     front: Sequence[Told],
     pair: tuple[Metric, Metric],
     metrics: Sequence[Metric] = (),
+    stairs: Sequence[Told] | None = None,
 ) -> Figure:
     """The second metric across and the first one up. The front, of all objectives, stands out by
-    shape and colour; a line connects those that are best in these two alone. Whoever points at a
-    trial sees all `metrics` of it."""
+    shape and colour; a line connects those that are best in these two alone, `stairs` where there
+    are more trials than these. Whoever points at a trial sees all `metrics` of it."""
     y, x = pair
     members = {trial.number for trial in front}
     others = [t for t in trials if t.number not in members and _has(t, pair)]
     best = [t for t in front if _has(t, pair)]
     drawn = thinned(others, MOST)
-    stairs = sorted(pareto(best, pair), key=lambda t: t.values[x.name])
+    # of all: these two may be no objectives, whose best are not on the front then
+    steps = _best_in(pair, [*best, *others] if stairs is None else stairs)
     known = [*drawn, *best]
     data = [
         _dots(drawn, pair, "other trials", metrics),
-        _stairs(stairs, pair),
+        _stairs(steps, pair),
         _dots(best, pair, "on the front", metrics),
     ]
     layout = laid_out(
@@ -75,7 +76,7 @@ def pareto_figure(
     return Figure(
         name=f"pareto-{y.name}-{x.name}".replace("_", "-"),
         title=capital(f"{name_of(y)} and {name_of(x)}"),
-        said=_of_pair(stairs, best, others, drawn, pair),
+        said=_of_pair(steps, best, others, drawn, pair),
         data=data,
         layout=layout,
         columns=("trial", *(_head(m) for m in pair), "architecture", "front"),
@@ -85,7 +86,8 @@ def pareto_figure(
 
 
 def history_figure(trials: Sequence[Told], front: Sequence[Told], metric: Metric) -> Figure:
-    """The values of one metric in the order of the trials, and the best so far."""
+    """The values of one metric in the order of the trials, and the best so far. The front is of
+    all objectives: that of one metric alone are the best."""
     known = sorted((t for t in trials if _has(t, [metric])), key=lambda t: t.number)
     members = {trial.number for trial in front}
     up, best = metric.direction is Direction.MAXIMIZE, list[float]()
@@ -94,6 +96,9 @@ def history_figure(trials: Sequence[Told], front: Sequence[Told], metric: Metric
         best.append(value if not best else (max if up else min)(best[-1], value))
     drawn = thinned([t for t in known if t.number not in members], MOST)
     dots = [t for t in known if t.number in members]
+    name = "on the front"
+    if dots and all(t.values[metric.name] == best[-1] for t in dots):
+        name = "the best"
     line = {
         "type": "scatter", "mode": "lines", "name": "best so far", "hoverinfo": "skip",
         "x": [t.number for t in known], "y": best, "line": {"color": "@front", "shape": "hv"},
@@ -101,10 +106,13 @@ def history_figure(trials: Sequence[Told], front: Sequence[Told], metric: Metric
     data = [
         _dots(drawn, [metric], "other trials"),
         line,
-        _dots(dots, [metric], "the best"),
+        _dots(dots, [metric], name),
     ]
     values = [t.values[metric.name] for t in known]
-    found = f"; the best is {number(best[-1])}, of trial {dots[0].number}" if dots else ""
+    found = ""
+    if known:
+        first = next(t for t in known if t.values[metric.name] == best[-1])
+        found = f"; the best is {number(best[-1])}, of trial {first.number}"
     return Figure(
         name=f"history-{metric.name}".replace("_", "-"),
         title=capital(name_of(metric)),
@@ -115,8 +123,11 @@ def history_figure(trials: Sequence[Told], front: Sequence[Told], metric: Metric
             {"title": {"text": capital(label(metric))}, **kind_of(values)},
             "closest",
         ),
-        columns=("trial", _head(metric), "architecture", "best"),
-        rows=[(*_cells(t, [metric]), "best" if t in dots else "") for t in known[:ROWS]],
+        columns=("trial", _head(metric), "architecture", name.split()[-1]),
+        rows=[
+            (*_cells(t, [metric]), name.split()[-1] if t.number in members else "")
+            for t in known[:ROWS]
+        ],
         left_out=max(len(known) - ROWS, 0),
     )
 
@@ -248,6 +259,22 @@ def _dots(
         "hovertemplate": "%{text}<extra></extra>",
         "marker": {"symbol": symbol, "size": size, "color": colour, "line": edge},
     }  # fmt: skip
+
+
+def _best_in(pair: tuple[Metric, Metric], trials: Sequence[Told]) -> list[Told]:
+    """Their front in these two, as `pareto` has it, in one sweep; from left to right."""
+    x = pair[1]
+
+    def costs(trial: Told) -> tuple[float, ...]:
+        signs = [-1.0 if m.direction is Direction.MAXIMIZE else 1.0 for m in pair]
+        return tuple(s * trial.values[m.name] for s, m in zip(signs, pair, strict=True))
+
+    known = sorted((t for t in trials if _has(t, pair)), key=costs)
+    found: list[Told] = []
+    for trial in known:
+        if not found or costs(trial)[1] < costs(found[-1])[1] or costs(trial) == costs(found[-1]):
+            found.append(trial)
+    return sorted(found, key=lambda t: t.values[x.name])
 
 
 def _stairs(trials: Sequence[Told], pair: Sequence[Metric]) -> dict[str, Any]:
