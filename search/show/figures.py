@@ -34,13 +34,18 @@ SERIES = ("@front", "@second", "@third", "@fourth")
 
 
 def pareto_figures(
-    trials: Sequence[Told], front: Sequence[Told], metrics: Sequence[Metric]
+    trials: Sequence[Told],
+    front: Sequence[Told],
+    metrics: Sequence[Metric],
+    stairs: Sequence[Told] | None = None,
 ) -> list[Figure]:
     """A figure for each pair of `metrics`, of trials that have succeeded on one machine and the
-    `front` among them; of one metric alone its history."""
+    `front` among them; of one metric alone its history. `stairs` are the best in the two where
+    there are more trials than these."""
     if len(metrics) == 1:
         return [history_figure(trials, front, metrics[0])]
-    return [pareto_figure(trials, front, pair, metrics) for pair in combinations(metrics, 2)]
+    pairs = combinations(metrics, 2)
+    return [pareto_figure(trials, front, pair, metrics, stairs) for pair in pairs]
 
 
 def pareto_figure(
