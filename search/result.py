@@ -6,7 +6,6 @@ It must not know how they were run. Next: `front.py`, `hypervolume.py`, `show/su
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -23,6 +22,7 @@ from .spec import ArchSpec
 from .spec_json import fields_of, inside, list_of, parse_json
 from .told import is_free, seconds_of
 from .trial import Trial, TrialState
+from .whole import write_whole
 
 SCHEMA = 1  # of the file
 
@@ -138,11 +138,8 @@ class Result:
         return cls(spec, tuple(made))
 
     def save(self, path: str | Path) -> Path:
-        """Writes it, whole or not at all."""
-        path = Path(path)
-        made = path.with_name(f".{path.name}.{os.getpid()}")
-        made.write_text(self.to_json(), encoding="utf-8")
-        return made.replace(path)
+        """Writes it, whole or not at all. Raises OSError."""
+        return write_whole(path, self.to_json())
 
     @classmethod
     def load(cls, path: str | Path) -> Result:

@@ -64,4 +64,4 @@ class Sampled:
         found = dominated(place, self._left)
         if found.any():
             self._left = self._left[:, ~found]
-        return 1.0 - self._left.shape[1] / POINTS
+        return 1.0 - int(self._left.shape[1]) / POINTS
