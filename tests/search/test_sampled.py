@@ -9,6 +9,7 @@ from formwright.search import METRICS, Measurement, Result, SearchSpec, Trial, r
 from formwright.search import cost as costs
 from formwright.search.hypervolume import hypervolume
 from formwright.search.sampled import POINTS, Sampled, standard_error
+from formwright.search.show.board import Board
 from formwright.search.show.findings import Findings
 from formwright.search.show.growths import growths, shuffled
 from formwright.search.show.summary import as_text
@@ -70,6 +71,10 @@ def test_many_objectives_end_and_say_that_they_are_estimated():
     assert found.estimated
     assert "(estimated)" in found.growth[0].said
     assert "(estimated)" in found.growth[0].layout["yaxis"]["title"]["text"]
+    board = Board(many.spec)
+    for trial in many.trials:
+        board.add(trial)
+    assert board.curve()[-1] == pytest.approx(growing[-1])
     assert "estimated" not in Findings.of(result(20, 2)).growth[0].said
 
 
