@@ -242,7 +242,7 @@ def _of_pair(
     if len(drawn) < len(others):
         said += f", of which {len(drawn):,} are drawn"
     values = [f"{number(t.values[y.name])} at {name_of(x)} {_measure(t, x)}" for t in stairs]
-    if len(stairs) > 1:
+    if len(set(values)) > 1:
         said += f". In these two alone the best go from {name_of(y)} {values[0]} to {values[-1]}"
     elif stairs:
         said += f". In these two alone trial {stairs[0].number} is best: {name_of(y)} {values[0]}"
