@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .evaluate.cache import cache_folder as cache_folder
     from .fidelity import kendall as kendall
     from .fidelity import ranking_fidelity as ranking_fidelity
+    from .front import UNNAMED as UNNAMED
     from .front import dominates as dominates
     from .front import joins as joins
     from .front import machine_of as machine_of
@@ -136,6 +137,7 @@ _LAZY = {
     "ranking_fidelity": ".fidelity",
     "pareto": ".front",
     "dominates": ".front",
+    "UNNAMED": ".front",
     "same_machine": ".front",
     "joins": ".front",
     "machine_of": ".front",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from .errors import SpecError
 from .search_spec import SearchSpec
 from .told import Told, proxies_of, rungs_of
 from .trial import TrialState
+
+if TYPE_CHECKING:
+    from .blocks import Cost
 
 Floats = NDArray[np.float64]
 
@@ -143,9 +147,10 @@ def ranking_fidelity(trials: Sequence[Told], spec: SearchSpec | None = None) -> 
     on those that it audits.
     """
     done = [t for t in trials if t.state is TrialState.SUCCEEDED and "quality" in t.values]
-    sizes = [_params(trial) for trial in done]
+    counts: Counts = {}
+    sizes = [_counted(trial, "params", counts) for trial in done]
     rows = []
-    for name, score in _proxies(done, spec).items():
+    for name, score in _proxies(done, spec, counts).items():
         scored = [
             (score(t), t.values["quality"], size) for t, size in zip(done, sizes, strict=True)
         ]
@@ -158,9 +163,11 @@ def ranking_fidelity(trials: Sequence[Told], spec: SearchSpec | None = None) -> 
 
 
 Score = Callable[[Told], float | None]
+# fingerprint -> what it costs; None where it cannot be built. To count it a model is laid out.
+Counts = dict[str, "Cost | None"]
 
 
-def _proxies(done: Sequence[Told], spec: SearchSpec | None) -> dict[str, Score]:
+def _proxies(done: Sequence[Told], spec: SearchSpec | None, counts: Counts) -> dict[str, Score]:
     made: dict[str, Score] = {}
     for at in range(max((len(rungs_of(trial)) for trial in done), default=0)):
         if share := _share(at, spec):
@@ -169,7 +176,9 @@ def _proxies(done: Sequence[Told], spec: SearchSpec | None) -> dict[str, Score]:
         made[name] = lambda t, name=name: proxies_of(t).get(name)  # type: ignore[misc]
     made.pop("flops", None)  # some count them among the proxies
     made.pop("params", None)
-    return made | {"flops": _flops, "params": _params}
+    for name in ("flops", "params"):
+        made[name] = lambda t, name=name: _counted(t, name, counts)  # type: ignore[misc]
+    return made
 
 
 def _share(rung: int, spec: SearchSpec | None) -> str:
@@ -185,22 +194,18 @@ def _on_rung(trial: Told, rung: int) -> float | None:
     return rungs[rung].get("quality") if rung < len(rungs) else None
 
 
-def _params(trial: Told) -> float | None:
-    return _counted(trial, "params")
-
-
-def _flops(trial: Told) -> float | None:
-    return _counted(trial, "flops")
-
-
-def _counted(trial: Told, name: str) -> float | None:
+def _counted(trial: Told, name: str, counts: Counts) -> float | None:
     """The value, counted from the architecture where it was none of the objectives; None where it
     has a block that is not installed here, or cannot be built for another reason."""
     if name in trial.values:
         return float(trial.values[name])
-    from .cost import cost_of  # loads torch
+    key = trial.architecture.fingerprint()
+    if key not in counts:
+        from .cost import cost_of  # loads torch
 
-    try:
-        return float(getattr(cost_of(trial.architecture), name))
-    except SpecError:
-        return None
+        try:
+            counts[key] = cost_of(trial.architecture)
+        except SpecError:
+            counts[key] = None
+    cost = counts[key]
+    return None if cost is None else float(getattr(cost, name))

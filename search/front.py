@@ -24,6 +24,7 @@ class Measured(Protocol):
 
 
 M = TypeVar("M", bound=Measured)
+UNNAMED = "unnamed"  # stands for the machine of the trials that tell none, beside those that do
 
 
 def dominates(a: Mapping[str, float], b: Mapping[str, float], metrics: Sequence[Metric]) -> bool:
@@ -66,15 +67,16 @@ def joins(trial: M, front: list[M], metrics: Sequence[Metric]) -> bool:
 
 
 def same_machine(trials: Sequence[M], metrics: Sequence[Metric], machine: str = "") -> list[M]:
-    """The trials that may be compared: where a latency counts, those of one machine fingerprint.
+    """The trials that may be compared: where a latency counts, those of one machine fingerprint;
+    `UNNAMED` chooses the trials that tell none.
 
     Raises SpecError if there are several and `machine` does not choose one.
     """
     if not machine and not any(metric.of_machine for metric in metrics):
         return list(trials)
-    machines = sorted({machine_of(trial) for trial in trials})
+    machines = sorted({machine_of(trial) or UNNAMED for trial in trials})
     if machine:
-        return [trial for trial in trials if machine_of(trial) == machine]
+        return [trial for trial in trials if (machine_of(trial) or UNNAMED) == machine]
     if len(machines) > 1:
         known = ", ".join(machines)
         raise SpecError(

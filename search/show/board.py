@@ -15,7 +15,7 @@ from ..front import joins, machine_of, pareto
 from ..objective import METRICS
 from ..reasons import Reasons
 from ..search_spec import SearchSpec
-from ..span import Span, costs
+from ..span import Growing, Span, costs
 from ..told import Told, answered_by, is_free, seconds_of
 from ..trial import TrialState
 from .tables import trial_line
@@ -166,6 +166,10 @@ class Board:
             return []
         span = self._spans[self.machines[0]]
         shares: dict[int, float] = {}
+        if span.estimated:  # in one pass: fronts of many objectives are long
+            growing = Growing(span)
+            shares = {0: 0.0}
+            shares |= {n: growing.add(t) for n, (_, t) in enumerate(joined, 1)}
         made = []
         ended = self.ended
         columns = min(COLUMNS, ended)

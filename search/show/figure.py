@@ -17,6 +17,7 @@ from ...errors import one_line
 from .panels import is_wide
 
 T = TypeVar("T")
+LEAST_POWER, MOST_POWER = -307, 307  # of ten, that five times which is a number still
 LONGEST = 240  # characters of a text in a figure
 AXIS: Mapping[str, Any] = {
     "gridcolor": "@grid",
@@ -85,7 +86,8 @@ def kind_of(values: Iterable[float]) -> dict[str, Any]:
         return {}
     low, high = math.floor(math.log10(min(found))), math.ceil(math.log10(max(found)))
     steps = (1, 2, 5) if high - low <= 4 else (1,)
-    ticks = [step * 10.0**power for power in range(low, high + 1) for step in steps]
+    powers = range(max(low, LEAST_POWER), min(high, MOST_POWER) + 1)
+    ticks = [step * 10.0**power for power in powers for step in steps]
     return {"type": "log", "tickvals": ticks, "ticktext": list(map(_brief, ticks))}
 
 

@@ -13,14 +13,13 @@ from textwrap import wrap
 from typing import Any
 
 from ...errors import one_line
-from ..front import pareto
 from ..objective import Direction, Metric
 from ..result import Step
 from ..told import Told
 from .figure import Figure, capital, kind_of, laid_out, plain_text, thinned
 from .growths import Shuffled
 from .panels import label, name_of
-from .tables import number, what
+from .tables import number, share_of_box, what
 
 MOST = 2000  # trials that are drawn beside the front
 ROWS = 300  # of a table that says the same
@@ -35,13 +34,18 @@ SERIES = ("@front", "@second", "@third", "@fourth")
 
 
 def pareto_figures(
-    trials: Sequence[Told], front: Sequence[Told], metrics: Sequence[Metric]
+    trials: Sequence[Told],
+    front: Sequence[Told],
+    metrics: Sequence[Metric],
+    stairs: Sequence[Told] | None = None,
 ) -> list[Figure]:
     """A figure for each pair of `metrics`, of trials that have succeeded on one machine and the
-    `front` among them; of one metric alone its history."""
+    `front` among them; of one metric alone its history. `stairs` are the best in the two where
+    there are more trials than these."""
     if len(metrics) == 1:
         return [history_figure(trials, front, metrics[0])]
-    return [pareto_figure(trials, front, pair, metrics) for pair in combinations(metrics, 2)]
+    pairs = combinations(metrics, 2)
+    return [pareto_figure(trials, front, pair, metrics, stairs) for pair in pairs]
 
 
 def pareto_figure(
@@ -49,20 +53,22 @@ def pareto_figure(
     front: Sequence[Told],
     pair: tuple[Metric, Metric],
     metrics: Sequence[Metric] = (),
+    stairs: Sequence[Told] | None = None,
 ) -> Figure:
     """The second metric across and the first one up. The front, of all objectives, stands out by
-    shape and colour; a line connects those that are best in these two alone. Whoever points at a
-    trial sees all `metrics` of it."""
+    shape and colour; a line connects those that are best in these two alone, `stairs` where there
+    are more trials than these. Whoever points at a trial sees all `metrics` of it."""
     y, x = pair
     members = {trial.number for trial in front}
     others = [t for t in trials if t.number not in members and _has(t, pair)]
     best = [t for t in front if _has(t, pair)]
     drawn = thinned(others, MOST)
-    stairs = sorted(pareto(best, pair), key=lambda t: t.values[x.name])
+    # of all: these two may be no objectives, whose best are not on the front then
+    steps = _best_in(pair, [*best, *others] if stairs is None else stairs)
     known = [*drawn, *best]
     data = [
         _dots(drawn, pair, "other trials", metrics),
-        _stairs(stairs, pair),
+        _stairs(steps, pair),
         _dots(best, pair, "on the front", metrics),
     ]
     layout = laid_out(
@@ -75,7 +81,7 @@ def pareto_figure(
     return Figure(
         name=f"pareto-{y.name}-{x.name}".replace("_", "-"),
         title=capital(f"{name_of(y)} and {name_of(x)}"),
-        said=_of_pair(stairs, best, others, drawn, pair),
+        said=_of_pair(steps, best, others, drawn, pair),
         data=data,
         layout=layout,
         columns=("trial", *(_head(m) for m in pair), "architecture", "front"),
@@ -85,7 +91,8 @@ def pareto_figure(
 
 
 def history_figure(trials: Sequence[Told], front: Sequence[Told], metric: Metric) -> Figure:
-    """The values of one metric in the order of the trials, and the best so far."""
+    """The values of one metric in the order of the trials, and the best so far. The front is of
+    all objectives: that of one metric alone are the best."""
     known = sorted((t for t in trials if _has(t, [metric])), key=lambda t: t.number)
     members = {trial.number for trial in front}
     up, best = metric.direction is Direction.MAXIMIZE, list[float]()
@@ -94,6 +101,9 @@ def history_figure(trials: Sequence[Told], front: Sequence[Told], metric: Metric
         best.append(value if not best else (max if up else min)(best[-1], value))
     drawn = thinned([t for t in known if t.number not in members], MOST)
     dots = [t for t in known if t.number in members]
+    name = "on the front"
+    if dots and all(t.values[metric.name] == best[-1] for t in dots):
+        name = "the best"
     line = {
         "type": "scatter", "mode": "lines", "name": "best so far", "hoverinfo": "skip",
         "x": [t.number for t in known], "y": best, "line": {"color": "@front", "shape": "hv"},
@@ -101,10 +111,13 @@ def history_figure(trials: Sequence[Told], front: Sequence[Told], metric: Metric
     data = [
         _dots(drawn, [metric], "other trials"),
         line,
-        _dots(dots, [metric], "the best"),
+        _dots(dots, [metric], name),
     ]
     values = [t.values[metric.name] for t in known]
-    found = f"; the best is {number(best[-1])}, of trial {dots[0].number}" if dots else ""
+    found = ""
+    if known:
+        first = next(t for t in known if t.values[metric.name] == best[-1])
+        found = f"; the best is {number(best[-1])}, of trial {first.number}"
     return Figure(
         name=f"history-{metric.name}".replace("_", "-"),
         title=capital(name_of(metric)),
@@ -115,17 +128,24 @@ def history_figure(trials: Sequence[Told], front: Sequence[Told], metric: Metric
             {"title": {"text": capital(label(metric))}, **kind_of(values)},
             "closest",
         ),
-        columns=("trial", _head(metric), "architecture", "best"),
-        rows=[(*_cells(t, [metric]), "best" if t in dots else "") for t in known[:ROWS]],
+        columns=("trial", _head(metric), "architecture", name.split()[-1]),
+        rows=[
+            (*_cells(t, [metric]), name.split()[-1] if t.number in members else "")
+            for t in known[:ROWS]
+        ],
         left_out=max(len(known) - ROWS, 0),
     )
 
 
 def growth_figure(
-    curves: Mapping[str, Sequence[Step]], chance: Shuffled | None = None, over: str = "evaluations"
+    curves: Mapping[str, Sequence[Step]],
+    chance: Shuffled | None = None,
+    over: str = "evaluations",
+    estimated: bool = False,
 ) -> Figure:
     """The hypervolume of each search over a field of a step; the first one is the search itself.
-    With `chance`, its own trials in a random order are behind it."""
+    With `chance`, its own trials in a random order are behind it. It says so where the shares are
+    `estimated`."""
     data: list[dict[str, Any]] = []
     if chance and over == "evaluations":
         data += _band(chance)
@@ -138,6 +158,7 @@ def growth_figure(
             "y": [0.0, *(step.hypervolume for step in kept)],
             "hovertemplate": "%{y:.4f} after %{x:,.4~g}",
         })  # fmt: skip
+    about = " (estimated)" if estimated else ""
     across = "Seconds of evaluation" if over == "seconds" else "Evaluations"
     rows = [
         (name, str(step.evaluations), number(round(step.seconds, 1)), f"{step.hypervolume:.4f}")
@@ -147,14 +168,14 @@ def growth_figure(
     return Figure(
         name=f"growth-{over}",
         title=f"Hypervolume over {'seconds of evaluation' if over == 'seconds' else over}",
-        said=_of_growth(curves, chance),
+        said=_of_growth(curves, chance, estimated),
         data=data,
         layout=laid_out(
             {"title": {"text": across}, "rangemode": "tozero"},
-            {"title": {"text": "Share of the box"}, "range": _room(data)},
+            {"title": {"text": f"Share of the box{about}"}, "range": _room(data)},
             "x unified",
         ),
-        columns=("search", "evaluations", "seconds", "hypervolume"),
+        columns=("search", "evaluations", "seconds", f"hypervolume{about}"),
         rows=rows[:ROWS],
         left_out=max(len(rows) - ROWS, 0),
     )
@@ -187,21 +208,24 @@ def _band(chance: Shuffled) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _of_growth(curves: Mapping[str, Sequence[Step]], chance: Shuffled | None) -> str:
+def _of_growth(
+    curves: Mapping[str, Sequence[Step]], chance: Shuffled | None, estimated: bool
+) -> str:
     parts = []
     for name, steps in curves.items():
         if steps:
             last = steps[-1]
             half = next(s.evaluations for s in steps if s.hypervolume >= last.hypervolume / 2)
+            share = share_of_box(last.hypervolume, estimated)
             parts.append(
-                f"{one_line(name, 60)} has {last.hypervolume:.3f} of the box after "
+                f"{one_line(name, 60)} has {share} of the box after "
                 f"{last.evaluations} evaluations, half of it after {half}"
             )
     if chance:
         middle = len(chance.mean) // 2
         parts.append(
             f"in the mean of {chance.orders} random orders its own trials have "
-            f"{chance.mean[middle]:.3f} after {middle + 1}"
+            f"{share_of_box(chance.mean[middle], estimated)} after {middle + 1}"
         )
     return ("; ".join(parts) or "Nothing has been evaluated") + "."
 
@@ -218,7 +242,7 @@ def _of_pair(
     if len(drawn) < len(others):
         said += f", of which {len(drawn):,} are drawn"
     values = [f"{number(t.values[y.name])} at {name_of(x)} {_measure(t, x)}" for t in stairs]
-    if len(stairs) > 1:
+    if len(set(values)) > 1:
         said += f". In these two alone the best go from {name_of(y)} {values[0]} to {values[-1]}"
     elif stairs:
         said += f". In these two alone trial {stairs[0].number} is best: {name_of(y)} {values[0]}"
@@ -240,6 +264,22 @@ def _dots(
         "hovertemplate": "%{text}<extra></extra>",
         "marker": {"symbol": symbol, "size": size, "color": colour, "line": edge},
     }  # fmt: skip
+
+
+def _best_in(pair: tuple[Metric, Metric], trials: Sequence[Told]) -> list[Told]:
+    """Their front in these two, as `pareto` has it, in one sweep; from left to right."""
+    x = pair[1]
+
+    def costs(trial: Told) -> tuple[float, ...]:
+        signs = [-1.0 if m.direction is Direction.MAXIMIZE else 1.0 for m in pair]
+        return tuple(s * trial.values[m.name] for s, m in zip(signs, pair, strict=True))
+
+    known = sorted((t for t in trials if _has(t, pair)), key=costs)
+    found: list[Told] = []
+    for trial in known:
+        if not found or costs(trial)[1] < costs(found[-1])[1] or costs(trial) == costs(found[-1]):
+            found.append(trial)
+    return sorted(found, key=lambda t: t.values[x.name])
 
 
 def _stairs(trials: Sequence[Told], pair: Sequence[Metric]) -> dict[str, Any]:

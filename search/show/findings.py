@@ -65,6 +65,7 @@ class Findings:
     front: Sequence[Trial]
     counts: Sequence[tuple[str, int]]
     hypervolume: float | None
+    estimated: bool  # whether hypervolumes are
     pareto: Sequence[Figure]
     growth: Sequence[Figure]
     beside: Sequence[str]
@@ -94,6 +95,7 @@ class Findings:
             front=front,
             counts=[(state.lower(), count) for state, count in result.states.items()],
             hypervolume=curves[0][1][-1].hypervolume if curves and curves[0][1] else None,
+            estimated=bool(grown and grown.span.estimated),
             pareto=pareto_figures(trials, front, result.metrics) if trials else [],
             growth=list(_growth(grown, chance)) if grown else [],
             beside=[name for name, _ in curves[1:]],
@@ -128,10 +130,11 @@ class Findings:
 
 
 def _growth(grown: Growths, chance: Shuffled | None) -> Iterator[Figure]:
-    yield growth_figure(grown.curves, chance)
+    estimated = grown.span.estimated
+    yield growth_figure(grown.curves, chance, estimated=estimated)
     timed = all(steps[-1].seconds > 0 for steps in grown.curves.values() if steps)
     if len(grown.curves) > 1 and timed:
-        yield growth_figure(grown.curves, over="seconds")
+        yield growth_figure(grown.curves, over="seconds", estimated=estimated)
 
 
 def _weighed(trials: Sequence[Trial], name: str) -> tuple[Importance, Figure | None]:

@@ -7,13 +7,13 @@ It must not know how curves are drawn. Next: `../span.py`; `picture.py` and `fig
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import SpecError
-from ..front import joins, same_machine
+from ..front import same_machine
 from ..result import Result, Step
-from ..span import Span
+from ..span import Span, in_orders
 from ..told import is_free
 from ..trial import Trial
 
@@ -86,17 +86,16 @@ def shuffled(result: Result, span: Span, machine: str, seed: int = 0) -> Shuffle
     orders = min(ORDERS, WORK // max(len(paid), 1))
     if orders < FEWEST or not paid:
         return None
-    counted = {t.number for t in same_machine(result.succeeded, result.metrics, machine)}
+    counted = same_machine(result.succeeded, result.metrics, machine)
+    place_of = {trial.number: at for at, trial in enumerate(counted)}
     rng = random.Random(seed)
-    columns: list[list[float]] = [[] for _ in paid]
-    for _ in range(orders):
-        rng.shuffle(paid)
-        front: list[Trial] = []
-        share = 0.0
-        for column, trial in zip(columns, paid, strict=True):
-            if trial.number in counted and joins(trial, front, result.metrics):
-                share = span.share(front)
-            column.append(share)
+
+    def drawn() -> Iterator[list[int]]:
+        for _ in range(orders):
+            rng.shuffle(paid)
+            yield [place_of.get(trial.number, len(counted)) for trial in paid]
+
+    columns = [list(column) for column in zip(*in_orders(span, counted, drawn()), strict=True)]
     for column in columns:
         column.sort()
     ends = [round(part * (orders - 1)) for part in (LOW, HIGH)]

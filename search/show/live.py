@@ -22,10 +22,11 @@ from ..errors import PoolError
 from ..evaluate.quiet import working
 from ..reasons import form
 from ..search_spec import SearchSpec
+from ..span import EXACT
 from ..told import Told
 from ..trial import TrialState
 from .board import Board
-from .tables import clock, front_table
+from .tables import clock, front_table, share_of_box
 
 ROWS = 8  # of the front
 LONGEST_REASON = 60  # characters
@@ -142,7 +143,8 @@ def draw(board: Board, now: float, elapsed: float) -> RenderableType:
     fit on a small terminal is cut at the end."""
     parts: list[RenderableType] = [_head(board), _bar(board, now, elapsed)]
     if curve := board.curve():
-        parts.append(Text(f"hypervolume {curve[-1]:.3f} of the box so far  {spark(curve)}"))
+        share = share_of_box(curve[-1], len(board.metrics) > EXACT)
+        parts.append(Text(f"hypervolume {share} of the box so far  {spark(curve)}"))
     parts += [line for state in ENDS_WITH_A_REASON if (line := _reasons(board, state))]
     if len(board.machines) > 1:
         said = f"latencies of {len(board.machines)} machines do not compare; these are of one"

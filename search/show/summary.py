@@ -21,7 +21,7 @@ from ..result import Result
 from ..search_checks import PREDICTED
 from ..told import answered_by, is_audited, rungs_of, seconds_of, stopped_on
 from ..trial import Trial, TrialState
-from .tables import clock, front_table
+from .tables import clock, front_table, share_of_box
 
 ROWS = 20  # of the front
 LONGEST_REASON = 100  # characters
@@ -59,8 +59,10 @@ def _facts(result: Result, front: Sequence[Trial]) -> Iterator[tuple[str, str]]:
         for reason, count in result.by_reason(state):
             yield f"  {state.lower()}", f"{count} x {one_line(reason, LONGEST_REASON)}"
     if front:
-        shared = result.hypervolume(machine=result.machines[0])
-        yield "hypervolume", f"{shared:.3f} of the box that the results span"
+        span = result.span(result.machines[0])
+        shared = result.hypervolume(span, result.machines[0])
+        said = share_of_box(shared, span.estimated)
+        yield "hypervolume", f"{said} of the box that the results span"
     if len(result.machines) > 1:
         yield (
             "machines",

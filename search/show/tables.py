@@ -15,6 +15,7 @@ from ..trial import TrialState
 from .fitted import Column, Fitted
 
 LONGEST_ERROR = 160  # characters in a table; whoever wants all reads the trial
+HUGE = 1e15
 LONGEST_SHORT = 2000  # of an architecture
 
 
@@ -73,12 +74,22 @@ def brief(metric: str) -> str:
 
 
 def number(value: float) -> str:
-    """Four digits that matter; whole numbers whole.
+    """Four digits that matter; whole numbers whole, as far as a float tells them apart.
 
-    >>> number(12345.0), number(0.98765), number(float("inf"))
-    ('12,345', '0.9877', 'inf')
+    >>> number(12345.0), number(0.98765), number(float("inf")), number(1.7e308)
+    ('12,345', '0.9877', 'inf', '1.7e+308')
     """
-    return f"{int(value):,}" if abs(value) >= 100 and value % 1 == 0 else f"{value:.4g}"
+    whole = 100 <= abs(value) < HUGE and value % 1 == 0
+    return f"{int(value):,}" if whole else f"{value:.4g}"
+
+
+def share_of_box(share: float, estimated: bool) -> str:
+    """A hypervolume, and whether it is an estimate.
+
+    >>> share_of_box(0.7415, False), share_of_box(0.7415, True)
+    ('0.741', 'about 0.741 (estimated)')
+    """
+    return f"about {share:.3f} (estimated)" if estimated else f"{share:.3f}"
 
 
 def arrow(metric: str) -> str:

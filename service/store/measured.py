@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, and_, select
 
-from ...search import METRICS, Direction, Metric, SearchSpec
+from ...search import METRICS, UNNAMED, Direction, Metric, SearchSpec
 from ..errors import NotAllowed
 from .kept import Columns, Kept
 from .queries import search_row, visible
@@ -25,8 +25,8 @@ Bound = tuple[str, float | None, float | None]  # metric, at least, at most
 
 @dataclass(frozen=True)
 class Scope:
-    """Which trials: of one search, of searches of a space or for a task, by one machine. Empty: of
-    all."""
+    """Which trials: of one search, of searches of a space or for a task, by one machine (`UNNAMED`:
+    those that tell none). Empty: of all."""
 
     search: str = ""
     space: str = ""
@@ -123,15 +123,17 @@ def measured(
         kept = columns.of(connection, search, wanted)
         have = np.ones(len(kept.numbers), dtype=bool)
         if scope.machine:
-            known = scope.machine in kept.names
-            have &= kept.machines == (kept.names.index(scope.machine) if known else -1)
+            name = "" if scope.machine == UNNAMED else scope.machine
+            known = name in kept.names
+            have &= kept.machines == (kept.names.index(name) if known else -1)
         for name in names:
             have &= ~np.isnan(kept.values[name])
         if not have.any():
             continue
         tasks.add(search.task)
         counts = np.bincount(kept.machines[have], minlength=len(kept.names))
-        machines.update(name for name, count in zip(kept.names, counts, strict=True) if count)
+        named = zip(kept.names, counts, strict=True)
+        machines.update(name or UNNAMED for name, count in named if count)
         for name, low, high in bounds:
             value = kept.values[name]
             have &= (value >= (-np.inf if low is None else low)) & (
@@ -184,7 +186,7 @@ def kept_front(
 
 def check_one_machine(machines: Iterable[str]) -> None:
     """Raises NotAllowed if what several have measured would be compared."""
-    known = sorted(set(machines))
+    known = sorted({machine or UNNAMED for machine in machines})
     if len(known) > 1:
         which = f"one of {', '.join(known)}"
         raise NotAllowed(f"machine: latencies of different machines do not compare; {which}")

@@ -12,7 +12,7 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from ...search import (
     ArchSpec,
     BlockSpec,
     Figure,
+    Metric,
     Result,
     StageSpec,
     Trial,
@@ -36,7 +37,7 @@ from ..errors import InvalidRequest, NotAllowed, NotFound
 from ..records import SearchRecord, TrialRecord
 from ..results import result_of
 from ..store import Store
-from ..store.measured import Scope, Table, undominated
+from ..store.measured import Place, Scope, Table, undominated
 
 SHOWN = 200  # of a front
 DRAWN = 1000  # trials of a figure
@@ -52,14 +53,21 @@ NOTHING = ArchSpec(BlockSpec("none"), (StageSpec(1, ()),), BlockSpec("none"), Bl
 
 @dataclass(frozen=True)
 class Front:
-    """`size` trials of the `compared` that have succeeded, the first ones as records; of
-    `machine` where several of `machines` have measured what does not compare."""
+    """`places` of the `compared` trials that have succeeded, the first ones as records; of
+    `machine` where several of `machines` have measured what does not compare. Where they have
+    measured nothing that the search looks for, it may be of `all` of them."""
 
     trials: Sequence[TrialRecord]
-    size: int
+    places: Sequence[Place]
     compared: int
     machine: str = ""
     machines: Sequence[str] = ()
+    all: bool = False
+
+    @property
+    def size(self) -> int:
+        """How many are on it."""
+        return len(self.places)
 
 
 @dataclass(frozen=True)
@@ -94,10 +102,13 @@ def front_of(store: Store, record: SearchRecord, machine: str = "") -> Front:
     if not machine:
         try:
             places, compared = store.kept_front(record.id)
-            return Front(store.trials_at(places[:SHOWN]), len(places), compared)
+            every = _clocked(store, record)
+            shown = store.trials_at(places[:SHOWN])
+            return Front(shown, places, compared, machines=every, all=len(every) > 1)
         except NotAllowed:  # there is one for each of several machines
             pass
     metrics = [METRICS[name] for name in record.spec.objectives]
+    timed = any(metric.of_machine for metric in metrics)
     machines = sorted(store.measured(Scope(record.id), metrics).machines)
     if machine and machine not in machines:
         raise InvalidRequest(unknown("machine", machine[:100], machines), "machine")
@@ -108,7 +119,19 @@ def front_of(store: Store, record: SearchRecord, machine: str = "") -> Front:
     chosen = max(found, key=lambda name: len(found[name]))
     best = list(found[chosen].rows(undominated(found[chosen].costs)))
     shown = store.trials_at(best[:SHOWN])
-    return Front(shown, len(best), len(found[chosen]), chosen, machines)
+    return Front(shown, best, len(found[chosen]), chosen, machines, all=not timed)
+
+
+def _clocked(store: Store, record: SearchRecord) -> Sequence[str]:
+    """Those that have measured something that does not compare between machines; none where the
+    search looks for such a thing, which has one front for each."""
+    if any(METRICS[name].of_machine for name in record.spec.objectives):
+        return ()
+    found = set[str]()
+    for metric in METRICS.values():
+        if metric.of_machine:
+            found |= store.measured(Scope(record.id), [metric]).machines
+    return sorted(found)
 
 
 class Kept:
@@ -165,16 +188,54 @@ def _sent(figure: Figure | None) -> Sent | None:
 def _front(store: Store, record: SearchRecord, front: Front, x: str, y: str) -> Figure | None:
     """Two metrics of all that have them, or the history of one."""
     pair = [METRICS[name] for name in dict.fromkeys((y, x))]
-    found = store.measured(Scope(record.id, machine=front.machine), pair)
+    found, machine = _comparable(store, record, front, pair)
     if not len(found):
         return None
-    step = max(len(found) / DRAWN, 1.0)
-    rows = sorted({int(at * step) for at in range(min(len(found), DRAWN))})
-    some = store.trials_at(list(found.rows(rows)))
-    (figure,) = pareto_figures(some, front.trials, pair)
-    left_out = len(found) - len(rows)
-    said = f"{figure.said} {left_out:,} more are not drawn." if left_out else figure.said
-    return replace(figure, said=said)
+    numbers = _numbers(found)
+    of_front = np.isin(numbers, [place.number for place in front.places])
+    members, others = np.flatnonzero(of_front), np.flatnonzero(~of_front)
+    # the front before the others, and both from the first trial to the last
+    first = _thinned(members, DRAWN)
+    rest = _thinned(others, DRAWN - len(first))
+    stairs = _thinned(undominated(found.costs), DRAWN) if len(pair) > 1 else []
+    wanted = sorted({*first, *rest, *stairs})
+    read = {trial.number: trial for trial in store.trials_at(list(found.rows(wanted)))}
+
+    def of(rows: Iterable[int]) -> list[TrialRecord]:
+        return [trial for at in rows if (trial := read.get(int(numbers[at])))]
+
+    (figure,) = pareto_figures(of(sorted({*first, *rest})), of(first), pair, of(stairs))
+    said = [figure.said, f"Of the machine {machine}, as latencies do not compare." * bool(machine)]
+    if left_out := len(found) - len(first) - len(rest):
+        hidden = len(members) - len(first)
+        on_front = f", {hidden:,} of them on the front" if hidden else ""
+        said.append(f"{left_out:,} more are not drawn{on_front}.")
+    return replace(figure, said=" ".join(filter(None, said)))
+
+
+def _comparable(
+    store: Store, record: SearchRecord, front: Front, metrics: Sequence[Metric]
+) -> tuple[Table, str]:
+    """What has been measured of the metrics, and by which machine if it is not the front's: the
+    one with the most results, where several do not compare."""
+    found = store.measured(Scope(record.id, machine=front.machine), metrics)
+    if len(found.machines) < 2 or not any(metric.of_machine for metric in metrics):
+        return found, ""
+    of = {m: store.measured(Scope(record.id, machine=m), metrics) for m in sorted(found.machines)}
+    most = max(of, key=lambda machine: len(of[machine]))
+    return of[most], most
+
+
+def _numbers(found: Table) -> NDArray[np.int64]:
+    """Of the trials of one search, row by row."""
+    parts = [part.kept.numbers[part.chosen] for part in found.parts]
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+
+def _thinned(rows: Sequence[int] | NDArray[np.int64], most: int) -> list[int]:
+    """At most so many of them, evenly apart."""
+    step = max(len(rows) / max(most, 1), 1.0)
+    return [int(rows[int(at * step)]) for at in range(min(len(rows), most))]
 
 
 def _grown(store: Store, record: SearchRecord, front: Front, x: str, y: str) -> Figure | None:
@@ -193,7 +254,7 @@ FIGURES: Mapping[str, Callable[[Store, SearchRecord, Front, str, str], Figure | 
 
 def _growth(record: SearchRecord, found: Table) -> Figure:
     """The hypervolume after each trial, from those that may have joined the front."""
-    numbers = np.concatenate([part.kept.numbers[part.chosen] for part in found.parts])
+    numbers = _numbers(found)
     order = np.argsort(numbers)
     costs = found.costs[order]
     # the ends of the box in which it is measured count too
@@ -206,9 +267,11 @@ def _growth(record: SearchRecord, found: Table) -> Figure:
         number = int(numbers[order[at]])
         trials.append(Trial(number, {}, NOTHING, TrialState.SUCCEEDED, values=values))
     plain = replace(record.spec, objectives=names)
-    steps = Result(plain, tuple(trials)).growth()
+    result = Result(plain, tuple(trials))
+    span = result.span()
+    steps = result.growth(span)
     after = [replace(s, evaluations=t.number + 1) for s, t in zip(steps, trials, strict=True)]
-    figure = growth_figure({"The front": after})
+    figure = growth_figure({"The front": after}, estimated=span.estimated)
     across = figure.layout["xaxis"]
     named = {**across, "title": {**across["title"], "text": "Trials"}}
     return replace(

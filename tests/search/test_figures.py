@@ -8,6 +8,7 @@ from itertools import combinations
 import pytest
 
 from formwright.search import (
+    METRICS,
     Result,
     SpecError,
     growth_figure,
@@ -16,6 +17,7 @@ from formwright.search import (
     pareto_figures,
     ranking_fidelity,
 )
+from formwright.search.show.figure import kind_of
 from formwright.search.show.figures import MOST, ROWS
 from formwright.search.show.growths import ORDERS, WORK, shuffled
 from formwright.search.show.tables import number
@@ -82,6 +84,42 @@ def test_one_objective_has_a_history():
     assert points(trace(figure, "the best")) == sorted(
         (t.number, t.values["quality"]) for t in result.front()
     )
+
+
+def test_a_history_names_the_trial_that_is_best_in_it(plain):
+    """The front is of all objectives: its first trial is not the best by each of them."""
+    front = plain.front()
+    for metric in plain.metrics:
+        (figure,) = pareto_figures(plain.succeeded, front, [metric])
+        best = plain.best(metric.name).values[metric.name]
+        first = min(t.number for t in plain.succeeded if t.values[metric.name] == best)
+        assert figure.said.endswith(f"the best is {number(best)}, of trial {first}.")
+        assert points(trace(figure, "on the front")) == sorted(
+            (t.number, t.values[metric.name]) for t in front
+        )
+        assert figure.columns[-1] == "front"
+
+
+def test_the_best_in_two_metrics_that_are_no_objectives_need_not_be_on_the_front(plain):
+    values = {0: (9.0, 9.0), 1: (8.0, 8.5), 2: (1.0, 3.0), 3: (2.0, 2.0), 4: (3.0, 2.0)}
+    trials = [
+        replace(t, values={**t.values, "latency_ms": values[at][0], "peak_bytes": values[at][1]})
+        for at, t in enumerate(plain.succeeded[:5])
+    ]
+    pair = [METRICS["latency_ms"], METRICS["peak_bytes"]]
+    (figure,) = pareto_figures(trials, trials[:1], pair)
+    line = next(t for t in figure.data if t["mode"] == "lines")
+
+    assert sorted(zip(line["y"], line["x"], strict=True)) == [(1.0, 3.0), (2.0, 2.0)]
+    (figure,) = pareto_figures([], [], pair)
+    assert "0 trials on the front" in figure.said
+
+
+def test_values_at_the_ends_of_what_a_float_can_be():
+    for values in ([1.0, 1.7e308], [5e-324, 1.0], [5e-324, 1.7e308]):
+        ticks = kind_of(values)["tickvals"]
+        assert ticks == sorted(ticks)
+        assert all(math.isfinite(tick) and tick > 0 for tick in ticks)
 
 
 def test_the_hypervolume_is_that_of_the_result(plain):

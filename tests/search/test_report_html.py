@@ -251,8 +251,16 @@ def test_it_is_written_whole_or_not_at_all(tmp_path):
     path = save_report(Result(SPEC, ()), tmp_path / "report.html")
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
-    with pytest.raises(OSError, match="No such file"):
-        save_report(Result(SPEC, ()), tmp_path / "no" / "report.html")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for save in (lambda path: save_report(Result(SPEC, ()), path), Result(SPEC, ()).save):
+        for place, said in (
+            (tmp_path / "no" / "report.html", "No such file"),
+            (folder, "Is a dir"),
+        ):
+            with pytest.raises(OSError, match=f"{said}.*'{place}'"):
+                save(place)
+    assert {p.name for p in tmp_path.iterdir()} == {"report.html", "folder"}
 
 
 def test_a_template_with_a_mistake_says_so():

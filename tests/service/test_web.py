@@ -1,6 +1,5 @@
 """The page: what it shows, asked for over HTTP. Who may see it: `test_web_doors.py`."""
 
-import json
 import re
 import socket
 import subprocess
@@ -14,7 +13,6 @@ from formwright.search import SearchSpec
 from formwright.search.testing import a_trial as undrawable
 from formwright.service.errors import SetupError
 from formwright.service.records import SearchState
-from formwright.service.results import result_of
 from formwright.service.settings import Settings
 from formwright.service.store import open_store
 from formwright.service.web import findings
@@ -196,33 +194,6 @@ def test_files_are_sent_once(kept):
     assert first.headers["content-encoding"] == "gzip"
     again = ask(kept[0], "/static/plotly.min.js", if_none_match=first.headers["etag"])
     assert (again.status, again.text) == (304, "")
-
-
-def test_several_machines_have_a_front_each(store):
-    claim, log = shown.running(store)
-    for number in range(6):
-        started = shown.a_trial(number).started()
-        machine = {"fingerprint": "m1:aa" if number < 4 else "m1:bb"}
-        end = started.succeeded(shown.measured(number, machine))
-        log.append(shown.a_trial(number), started, end)
-    record = store.get_search(claim.search.id)
-    front = findings.front_of(store, record)
-    assert (front.machine, front.machines, front.compared) == ("m1:aa", ["m1:aa", "m1:bb"], 4)
-    assert findings.front_of(store, record, "m1:bb").compared == 2
-    with showing(store) as url:
-        text = ask(url, f"/searches/{record.id}?machine=m1:bb").text
-    assert "<option selected>m1:bb</option>" in text
-
-
-def test_the_hypervolume_is_that_of_the_result(kept):
-    _, store, _, ended, _ = kept
-    record = store.get_search(ended)
-    front = findings.front_of(store, record)
-    sent, _ = findings.Kept().figure(store, record, front, "growth", "params", "quality")
-    curve = json.loads(sent.content)["plot"]["data"][-1]
-    result = result_of(record, store.list_trials(ended, 100).items)
-    wanted = dict.fromkeys(round(step.hypervolume, 9) for step in result.growth())
-    assert list(dict.fromkeys(round(y, 9) for y in curve["y"][1:])) == list(wanted)
 
 
 def test_architectures_are_drawn_beside(file_store):

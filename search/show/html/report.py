@@ -6,7 +6,6 @@ hashes, and no request. Next: `report.html`; `../findings.py`, which computes wh
 
 from __future__ import annotations
 
-import os
 from base64 import b64encode
 from collections.abc import Iterator
 from hashlib import sha256
@@ -17,6 +16,7 @@ from ...front import same_machine
 from ...objective import METRICS
 from ...result import Result
 from ...trial import TrialState
+from ...whole import write_whole
 from ..command import command
 from ..findings import DRAWN, LISTED, Findings, listed
 from ..growths import Beside
@@ -75,12 +75,8 @@ def save_report(
     state: str = "",
     name: str = "",
 ) -> Path:
-    """Writes `report_page`, whole or not at all."""
-    page = report_page(result, beside, title=title, state=state, name=name)
-    path = Path(path)
-    made = path.with_name(f".{path.name}.{os.getpid()}")
-    made.write_text(page, encoding="utf-8")
-    return made.replace(path)
+    """Writes `report_page`, whole or not at all. Raises OSError beside what it raises."""
+    return write_whole(path, report_page(result, beside, title=title, state=state, name=name))
 
 
 def _tiles(found: Findings) -> Iterator[tuple[str, str, str]]:
@@ -96,7 +92,9 @@ def _tiles(found: Findings) -> Iterator[tuple[str, str, str]]:
         said = ", ".join(filter(None, (METRICS[metric].unit, f"trial {best.number}")))
         yield f"best {name_of(METRICS[metric])}", number(best.values[metric]), said
     if found.hypervolume is not None:
-        yield "hypervolume", f"{found.hypervolume:.3f}", "share of the box"
+        said = "share of the box, estimated" if found.estimated else "share of the box"
+        about = "about " if found.estimated else ""
+        yield "hypervolume", f"{about}{found.hypervolume:.3f}", said
 
 
 def _undrawn(found: Findings) -> str:
