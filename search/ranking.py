@@ -20,7 +20,10 @@ from .hypervolume import contributions
 from .objective import Direction, Metric
 
 EDGE = 1.1  # the reference of the contributions, where the worst of a rank is at 1
-EXACT = 64  # the largest rank whose contributions are exact with four metrics or more
+# the largest rank whose contributions are exact, by the number of metrics; beyond three their time
+# grows with the power of it
+EXACT = {4: 64, 5: 32, 6: 20}
+EXACT_BEYOND = 12
 
 Costs = tuple[float, ...]
 
@@ -55,8 +58,8 @@ def order(trials: Sequence[N], metrics: Sequence[Metric]) -> list[N]:
     """The best first: by rank; within a rank by hypervolume contribution, its worst values at 1,
     its best at 0 and the reference at 1.1; then by number.
 
-    With more than three metrics the contributions within a rank of more than 64 are crowding
-    distances (NSGA-II, Deb et al., 2002), since exact ones would take minutes.
+    With more than three metrics the contributions within a large rank (of more than 64 for four, of
+    `EXACT` for more) are crowding distances (NSGA-II, Deb et al., 2002): exact ones take minutes.
     """
     places = ranks(trials, metrics)
     by_rank: dict[int, list[N]] = defaultdict(list)
@@ -154,7 +157,7 @@ class _Rows:
 def _shares(points: Sequence[Costs]) -> list[float]:
     """What each point of a rank is worth beside the others."""
     unit = normalised(points)
-    if len(unit[0]) <= 3 or len(unit) <= EXACT:
+    if len(unit[0]) <= 3 or len(unit) <= EXACT.get(len(unit[0]), EXACT_BEYOND):
         return contributions(unit, [EDGE] * len(unit[0]))
     return _crowding(unit)
 
