@@ -2,9 +2,12 @@
 
 Times are made short; nothing here asserts one. Who may look: `test_web_doors.py`."""
 
+import asyncio
 import contextlib
 import http.client
 import logging
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,11 +16,13 @@ from functools import partial
 
 import pytest
 
+from formwright.service.access import Scope
 from formwright.service.certs import authority, issue
-from formwright.service.web import app, findings, live, site
+from formwright.service.web import app, asks, findings, live, site
+from formwright.service.wire import search_pb2 as pb
 
 from . import shown
-from .pages import ask, ask_raw, listening, place, showing
+from .pages import ask, ask_raw, listening, log_in, place, showing
 
 FORM = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n"
 FORM += b"Content-Type: application/x-www-form-urlencoded\r\n\r\n"
@@ -239,3 +244,61 @@ def test_what_fails_anywhere_has_the_headers(file_store, monkeypatch):
     assert "secret" not in answer.text
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert answer.headers["cache-control"] == "no-store"
+
+
+def test_a_drawer_that_has_ended_is_begun_again(file_store, monkeypatch):
+    claim, _ = shown.running(file_store, 2)
+    kinds = [file_store.get_trial(claim.search.id, n).fingerprint for n in range(2)]
+    sites, made = [], app.Site
+    monkeypatch.setattr(app, "Site", lambda *given: sites.append(made(*given)) or sites[-1])
+    with showing(file_store) as url:
+        assert ask(url, f"/architectures/{kinds[0]}/drawing").status == 200
+        os.kill(sites[0].drawings._process.pid, signal.SIGKILL)
+        assert ask(url, f"/architectures/{kinds[1]}/drawing").status == 200
+
+
+def test_a_stream_that_fails_says_so():
+    async def fails():
+        yield pb.WatchSearchResponse(last_sequence=1).SerializeToString()
+        raise ZeroDivisionError
+
+    async def may():
+        pass
+
+    async def told():
+        held = contextlib.nullcontext()
+        return [each async for each in live.events(fails(), 0, False, may, held)]
+
+    assert b'{"why": "away"}' in asyncio.run(told())[-1]
+
+
+def test_a_filter_is_whole_by_itself(file_store):
+    id = shown.ended(file_store, 8)
+    query = "reason=of&filter=state+%3D+FAILED)+OR+(state+%3D+PRUNED"
+    with showing(file_store) as url:
+        answer = ask(url, f"/searches/{id}?{query}")
+    assert answer.status == 400
+    assert "<mark>)</mark>" in answer.text
+
+
+def test_reasons_lead_to_as_many_as_they_count(file_store):
+    claim, log = shown.running(file_store)
+    errors = ["no", "no", "not now", "took 5 s, no", "took 6 s, no", 'a "b" \\ c']
+    for number, error in enumerate(errors):
+        started = shown.a_trial(number).started()
+        log.append(shown.a_trial(number), started, started.failed(error))
+    record = file_store.get_search(claim.search.id)
+    found, _ = findings.Kept().failures(file_store, record)
+    assert sum(each.count for each in found) == len(errors)
+    for each in found:
+        those = file_store.list_trials(record.id, 25, filter=asks.for_reason(each.reason)).items
+        assert len(those) == each.count, each
+
+
+def test_a_new_login_ends_the_session_before(file_store):
+    text, _ = file_store.access.create("anna", Scope.READ)
+    with showing(file_store, tokens="always") as url:
+        _, before = log_in(url, text)
+        _, after = log_in(url, text, cookie=before)
+        found = [ask(url, "/searches", cookie=each).status for each in (before, after)]
+    assert found == [303, 200]
