@@ -8,7 +8,7 @@ import pytest
 from formwright.service.access import Scope
 from formwright.service.records import SearchState
 from formwright.service.store import open_store
-from formwright.service.web import findings, login
+from formwright.service.web import app, findings, login
 
 from . import shown
 from .pages import ask, place, showing
@@ -119,19 +119,31 @@ def test_a_filter_that_is_wrong_does_not_lose_the_connection(chromium, page):
     assert odd == []
 
 
-def test_an_old_figure_is_looked_at_again_after_the_end(chromium, page, monkeypatch):
-    monkeypatch.setattr(findings, "PATIENCE", 20.0)
-    url, store, claim, log = page
-    id = claim.search.id
-    assert ask(url, f"/searches/{id}/figures/front").status == 200
-    shown.write(log, 9, 6)
-    store.finish(claim, SearchState.SUCCEEDED)
-    chromium.open(f"{url}/searches/{id}")
-    chromium.wait(DRAWN)
-    dots = "document.querySelector('.plot').data.filter(t => t.mode === 'markers')"
-    points = f"{dots}.reduce((n, t) => n + t.x.length, 0)"
-    chromium.wait(f"{points} === arguments[0]", store.get_search(id).counts["SUCCEEDED"])
-    well(chromium, url)
+def test_an_old_figure_is_looked_at_again_after_the_end(chromium, file_store, monkeypatch):
+    claim, log = shown.running(file_store, 9)
+    id, now, made = claim.search.id, [0.0], app.Site
+
+    def slow():
+        now[0] += 0.001  # between the beginning and the end of what is made
+        return now[0]
+
+    monkeypatch.setattr(app, "Site", lambda *given: made(*given, kept=findings.Kept(slow)))
+    monkeypatch.setattr(findings, "PATIENCE", 1e6)
+    with showing(file_store) as url:
+        figures = [f"/searches/{id}/figures/{kind}" for kind in ("front", "growth")]
+        assert [ask(url, path).status for path in figures] == [200, 200]
+        shown.write(log, 9, 6)
+        file_store.finish(claim, SearchState.SUCCEEDED)
+        chromium.open(f"{url}/searches/{id}")
+        chromium.wait(DRAWN)
+        dots = "document.querySelector('.plot').data.filter(t => t.mode === 'markers')"
+        points = f"{dots}.reduce((n, t) => n + t.x.length, 0)"
+        wanted = file_store.get_search(id).counts["SUCCEEDED"]
+        assert chromium.wait(points) < wanted
+        now[0] += 1e6
+        chromium.wait(f"{points} === arguments[0]", wanted)
+        well(chromium, url)
+        chromium.open("about:blank")
 
 
 TABS = """
