@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -59,10 +60,16 @@ def sources():
     return [path for part in PARTS for path in sorted((ROOT / part).rglob("*.py"))]
 
 
+@cache
+def nodes(path):
+    """Of the syntax tree of a file, itself first; several tests look at each."""
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 def imports(path):
     """`(module, names)` of every import in a file, relative ones resolved from the root."""
     package = path.relative_to(ROOT).parent.parts
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, ()
@@ -73,7 +80,7 @@ def imports(path):
 
 def attributes(path):
     """Dotted names such as `torch._dynamo` that are used without an import."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             yield f"{node.value.id}.{node.attr}"
 
@@ -137,7 +144,7 @@ def test_nothing_is_read_that_could_run_code(path):
     processes, and does so by itself."""
     runs = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
     assert not {module.partition(".")[0] for module, _ in imports(path)} & runs
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
             assert "weights_only=True" in ast.unparse(node)
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("eval", "exec", "compile"):
@@ -155,7 +162,7 @@ def test_no_exported_name_is_a_module_too(part):
 def test_every_module_says_what_it_is(path):
     if path.stem.endswith(("_pb2", "_pb2_grpc")):
         return
-    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert ast.get_docstring(nodes(path)[0])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from formwright.service import Client, SearchState
 from formwright.service.embedded import address_of, start_server, stop_server
 
 # three are killed, and each may take the same trial with it: a fourth attempt has to be left
-SPEC = SearchSpec(trials=7, steps=40, target="eager", batch=64, attempts=4)
+SPEC = SearchSpec(trials=5, steps=25, target="eager", batch=64, attempts=4)
 LIMIT_S = 120
 
 
@@ -71,7 +71,7 @@ def test_whoever_is_killed_the_search_goes_on(tmp_path):
         note(server.pid, everyone)
         scheduler_of(server).kill()
 
-        kept |= until(client, search, 4)
+        kept |= until(client, search, 3)
         note(server.pid, everyone)
         server.kill()
         assert gone(everyone) == []
