@@ -7,20 +7,17 @@ what is on a page. Next: `pages.py`, `login.py`, `guard.py`; `site.py`, which se
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import uuid
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import (
     PlainTextResponse,
     RedirectResponse,
@@ -28,7 +25,9 @@ from starlette.responses import (
     StreamingResponse,
 )
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
 
+from ..access import Caller
 from ..errors import (
     DatabaseError,
     Failed,
@@ -49,8 +48,10 @@ from .findings import Kept
 from .guard import Guard, is_same_origin
 from .login import Access, Door, bearer, peer_of, read_form, to_login, way_on
 from .render import render
+from .threads import Threads
 
-THREADS = 4  # pages at once; more wait
+PAGES, FIGURES = 4, 2  # at once; more wait
+QUICK = 4  # threads for what is there at once, and must be while those above are at work
 STREAMS = 64  # of one token, or of one address where nobody has one
 MISSED = 500  # events behind which a page that comes back reads itself anew instead of the events
 T = TypeVar("T")
@@ -76,35 +77,40 @@ class Site:
     store: Store
     door: Door
     hub: Hub | None = None
-    threads: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(THREADS, "formwright-web")
-    )
+    slow: Threads = field(default_factory=lambda: Threads(PAGES, "formwright-pages"))
+    figures: Threads = field(default_factory=lambda: Threads(FIGURES, "formwright-figures"))
+    quick: Threads = field(default_factory=lambda: Threads(QUICK, "formwright-web"))
     drawings: Drawings = field(default_factory=Drawings)
     kept: Kept = field(default_factory=Kept)
     streams: Limits = field(default_factory=lambda: Limits(0, STREAMS))
 
-    async def in_thread(self, call: Callable[..., T], *given: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self.threads, call, *given)
-
-    async def asked(self, request: Request, call: Callable[[pages.Asked], T]) -> T:
-        """What `call` makes of a request, in a thread, for who has sent it. Raises
-        Unauthenticated, TooMany, and whatever it raises."""
+    async def asked(
+        self, request: Request, call: Callable[[pages.Asked], T], threads: Threads | None = None
+    ) -> T:
+        """What `call` makes of a request, in one of `threads`, for who has sent it: that is found
+        out in a quick one. Raises Unauthenticated, TooMany, and whatever `call` raises."""
         peer = peer_of(request)
         if bearer(request) and not self.door.may_try(peer):
             raise TooMany("too many wrong tokens from this address; try again in a minute")
         try:
-            return await self.in_thread(lambda: call(self._asked(request)))
+            caller = await self.quick.run(self.door.caller, request)
         except Unauthenticated:
             if bearer(request):
                 self.door.tried(peer)
             raise
+        return await (threads or self.slow).run(call, self._asked(request, caller))
 
-    def _asked(self, request: Request) -> pages.Asked:
-        caller = self.door.caller(request)
+    def _asked(self, request: Request, caller: Caller) -> pages.Asked:
         store = self.store.seen_by(caller.sees)
         query = dict(request.query_params)
         session = not self.door.is_open and not bearer(request)
         return pages.Asked(store, caller, request.path_params, query, session, self.kept)
+
+    async def close(self) -> None:
+        """Waits for no page: nobody does any more."""
+        for threads in (self.slow, self.figures, self.quick):
+            threads.close()
+        await self.drawings.close()
 
 
 Numbers = Callable[[], tuple[bytes, str]]
@@ -119,7 +125,7 @@ def make_app(
     *,
     local: bool = True,
     numbers: Numbers | None = None,
-) -> Starlette:
+) -> ASGIApp:
     """The pages over a store. `access` None: nobody is asked for a token. `secure`: it is served
     over TLS; `local`: to this machine only. `numbers` are the server's, for Prometheus."""
     site = Site(store, Door(access, secure), hub)
@@ -127,8 +133,7 @@ def make_app(
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
-        await site.drawings.close()
-        await asyncio.to_thread(site.threads.shutdown)
+        await site.close()
 
     def page(path: str, made: Page) -> Route:
         return Route(path, partial(_page, site, made), methods=["GET"])
@@ -152,7 +157,6 @@ def make_app(
         routes.append(Route("/metrics", partial(_metrics, site, numbers), methods=["GET"]))
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(Guard, local=local, secure=secure)],
         exception_handlers={
             HTTPException: partial(_refused, site),
             Exception: partial(_failed, site),
@@ -160,7 +164,8 @@ def make_app(
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # one address for each page
-    return app
+    # around all of it: what fails within the framework gets its headers too
+    return Guard(app, local=local, secure=secure)
 
 
 async def _page(site: Site, made: Page, request: Request) -> Response:
@@ -179,7 +184,7 @@ async def _page(site: Site, made: Page, request: Request) -> Response:
 
 async def _figure(site: Site, request: Request) -> Response:
     try:
-        found, fresh = await site.asked(request, pages.figure)
+        found, fresh = await site.asked(request, pages.figure, site.figures)
     except Exception as error:
         return _short(error)
     headers = {"x-fresh": "yes" if fresh else "no", "vary": "accept-encoding"}
@@ -191,7 +196,7 @@ async def _figure(site: Site, request: Request) -> Response:
 
 async def _drawing(site: Site, request: Request) -> Response:
     try:
-        spec = await site.asked(request, pages.spec_of)
+        spec = await site.asked(request, pages.spec_of, site.quick)
         svg = await site.drawings.of(spec)
         return Response(svg, media_type="image/svg+xml")
     except Exception as error:
@@ -200,7 +205,7 @@ async def _drawing(site: Site, request: Request) -> Response:
 
 async def _live(site: Site, request: Request) -> Response:
     try:
-        caller, id, last = await site.asked(request, pages.last_of)
+        caller, id, last = await site.asked(request, pages.last_of, site.quick)
     except Exception as error:
         return _short(error)
     if site.hub is None:
@@ -211,7 +216,7 @@ async def _live(site: Site, request: Request) -> Response:
     after = int(given) if given.isdecimal() and len(given) < 10 else 0
     missed = not last - MISSED <= after <= last
     begin = last if missed else after
-    check = partial(site.asked, request, pages.last_of)
+    check = partial(site.asked, request, pages.last_of, site.quick)
     held = site.streams.held(caller.token or peer_of(request))
     stream = live.events(site.hub.follow(id, begin), begin, missed, check, held)
     return StreamingResponse(stream, media_type="text/event-stream")
@@ -229,7 +234,7 @@ async def _show_login(site: Site, request: Request) -> Response:
 
 
 async def _login_page(site: Site, way: str, error: str = "", status: int = 200) -> Response:
-    text = await site.in_thread(render, "login.html", {"way": way, "error": error})
+    text = await site.quick.run(render, "login.html", {"way": way, "error": error})
     answer = _html(text, status)
     # so that a browser says where the form comes from, also over plain HTTP
     answer.headers["referrer-policy"] = "same-origin"
@@ -237,7 +242,10 @@ async def _login_page(site: Site, way: str, error: str = "", status: int = 200) 
 
 
 async def _login(site: Site, request: Request) -> Response:
-    form = await read_form(request)
+    try:
+        form = await read_form(request)
+    except ClientDisconnect:
+        return Response(status_code=400)  # nobody reads it
     way, peer = way_on(form.get("next", "")), peer_of(request)
     if not is_same_origin(request, sure=True):
         return await _login_page(site, way, "This form was sent by another site.", 403)
@@ -247,11 +255,13 @@ async def _login(site: Site, request: Request) -> Response:
         return answer
     site.door.tried(peer)
     try:
-        secret = await site.in_thread(site.door.enter, form.get("token", "").strip())
+        secret = await site.quick.run(site.door.enter, form.get("token", "").strip())
     except Unauthenticated as error:
         return await _login_page(site, way, f"{error}.", 403)
     except Exception as error:
         return await _error(site, error)
+    with contextlib.suppress(DatabaseError):  # an older one of this browser ends by itself too
+        await site.quick.run(site.door.leave, request)
     answer = RedirectResponse(way, 303)
     site.door.remember(answer, secret)
     return answer
@@ -261,7 +271,7 @@ async def _logout(site: Site, request: Request) -> Response:
     if not is_same_origin(request, sure=False):
         return _short(NotAllowed("this form was sent by another site"))
     try:
-        await site.in_thread(site.door.leave, request)
+        await site.quick.run(site.door.leave, request)
     except Exception as error:
         return await _error(site, error)
     answer = RedirectResponse("/login", 303)
@@ -271,10 +281,12 @@ async def _logout(site: Site, request: Request) -> Response:
 
 async def _health(site: Site, request: Request) -> Response:
     try:
-        await site.in_thread(site.store.ping)
+        await site.quick.run(site.store.ping)
     except DatabaseError as error:
         log.warning("%s", error)
         return PlainTextResponse("the database does not answer\n", 503)
+    except Exception as error:
+        return _short(error)
     return PlainTextResponse("ok\n")
 
 
@@ -295,19 +307,21 @@ async def _refused(site: Site, request: Request, error: Exception) -> Response:
     """What Starlette refuses: no such route, no such method."""
     status = getattr(error, "status_code", 400)
     values = {"status": status, "title": OF_HTTP.get(status, "That cannot be done"), "said": ""}
-    answer = _html(await site.in_thread(render, "error.html", values), status)
+    answer = _html(await site.quick.run(render, "error.html", values), status)
     answer.headers.update(getattr(error, "headers", None) or {})
     return answer
 
 
 async def _failed(site: Site, request: Request, error: Exception) -> Response:
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=400)
     return await _error(site, error)
 
 
 async def _error(site: Site, error: Exception) -> Response:
     status, title, said = _said(error)
     values = {"status": status, "title": title, "said": said}
-    return _html(await site.in_thread(render, "error.html", values), status)
+    return _html(await site.quick.run(render, "error.html", values), status)
 
 
 def _short(error: Exception) -> Response:

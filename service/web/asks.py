@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 from ...errors import unknown
 from ...search import METRICS, Direction
 from ..errors import InvalidRequest
-from ..filters import LONGEST
+from ..filters import LONGEST, MOST
 
 if TYPE_CHECKING:
     from .pages import Asked
@@ -100,6 +100,22 @@ def quoted(text: str) -> str:
     """As a value in a filter."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def for_reason(reason: str) -> str:
+    """The filter of those that have ended for one of the commonest reasons: … stands for numbers.
+
+    >>> for_reason("diverged"), for_reason("took … s, not 5")
+    ('error = "diverged"', 'error : "took " AND error : " s, not 5"')
+    """
+    parts = [part for part in re.split("[…\n]", reason) if part.strip()]
+    if parts == [reason]:
+        whole = f"error = {quoted(reason)}"
+    else:
+        whole = " AND ".join(f"error : {quoted(part)}" for part in parts[:MOST])
+    if len(whole) <= LONGEST:
+        return whole
+    return f"error : {quoted(max(parts, key=len)[: LONGEST // 4])}"
 
 
 def link(path: str, **query: str) -> str:

@@ -63,6 +63,15 @@ class Drawings:
         return str(answer["svg"])
 
     async def _ask(self, spec: str) -> dict[str, str]:
+        for _ in range(2):  # it may have ended since it drew last: then a new one tries
+            if line := await self._line(spec):
+                answer = json.loads(line)
+                return answer if isinstance(answer, dict) else {}
+            self._end()
+        return {"error": "the process that draws has ended"}
+
+    async def _line(self, spec: str) -> bytes:
+        """What it answers; empty if it ends instead."""
         process = self._process
         if process is None or process.returncode is not None:
             self._process = process = await asyncio.create_subprocess_exec(
@@ -74,11 +83,13 @@ class Drawings:
             )
         if process.stdin is None or process.stdout is None:
             raise OSError("no pipe")
-        process.stdin.write(json.dumps(spec).encode() + b"\n")
-        await process.stdin.drain()
-        line = await process.stdout.readline()
-        answer = json.loads(line) if line else {"error": "the process that draws has ended"}
-        return answer if isinstance(answer, dict) else {}
+        try:
+            process.stdin.write(json.dumps(spec).encode() + b"\n")
+            await process.stdin.drain()
+            line = await process.stdout.readline()
+        except (BrokenPipeError, ConnectionResetError):
+            return b""
+        return line if line.endswith(b"\n") else b""
 
     def _end(self) -> None:
         if self._idle is not None:

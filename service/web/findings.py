@@ -142,6 +142,7 @@ class Kept:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._lock, self._clock = threading.Lock(), clock
         self._made: OrderedDict[Hashable, _Made] = OrderedDict()
+        self._making: dict[Hashable, threading.Event] = {}
 
     def figure(
         self, store: Store, record: SearchRecord, front: Front, kind: str, x: str, y: str
@@ -161,20 +162,31 @@ class Kept:
         return self._get(("failures", record.id), record, lambda: _failures(store, record))
 
     def _get(self, key: Hashable, record: SearchRecord, make: Callable[[], T]) -> tuple[T, bool]:
-        now = self._clock()
-        with self._lock:
-            before = self._made.get(key)
-            if before is not None:
-                fresh = before.sequence == record.last_sequence
-                if fresh or now < before.until:
-                    self._made.move_to_end(key)
-                    return before.made, fresh
-        made = make()  # two may make the same: nobody waits for another's search
-        ended = self._clock()
-        with self._lock:
-            self._made[key] = _Made(made, record.last_sequence, ended + PATIENCE * (ended - now))
-            while len(self._made) > KEPT:
-                self._made.popitem(last=False)
+        while True:
+            with self._lock:
+                now, before = self._clock(), self._made.get(key)
+                making = self._making.get(key)
+                if before is not None:
+                    fresh = before.sequence == record.last_sequence
+                    if fresh or making is not None or now < before.until:
+                        self._made.move_to_end(key)
+                        return before.made, fresh
+                if making is None:  # one makes it, and those who have nothing older wait
+                    making = self._making[key] = threading.Event()
+                    break
+            making.wait()
+        try:
+            made = make()
+            ended = self._clock()
+            with self._lock:
+                until = ended + PATIENCE * (ended - now)
+                self._made[key] = _Made(made, record.last_sequence, until)
+                while len(self._made) > KEPT:
+                    self._made.popitem(last=False)
+        finally:  # if it has failed, the next one tries
+            with self._lock:
+                del self._making[key]
+            making.set()
         return made, True
 
 

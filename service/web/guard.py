@@ -53,6 +53,8 @@ class Guard:
         self._app, self._local, self._secure = app, local, secure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":  # that the server begins, and ends
+            await self._app(scope, receive, send)
         if scope["type"] != "http":  # no websockets here
             return
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, aclosing
 from typing import Any
@@ -21,6 +22,7 @@ from ..wire import search_pb2 as pb
 LEAST_S = 0.5  # between two events
 BEAT_S = 4.0  # of silence, after which it is looked who may still look
 
+log = logging.getLogger("formwright.service")
 Follow = AsyncGenerator[bytes, None]
 
 
@@ -116,6 +118,9 @@ async def _pump(messages: Follow, news: _News) -> None:
     except NotFound:
         news.end("gone")
     except FormwrightError:
+        news.end("away")
+    except Exception:
+        log.exception("a stream of events has failed")
         news.end("away")
 
 

@@ -15,8 +15,10 @@ from ...search import METRICS, ArchSpec, TrialState
 from .. import names
 from ..access import Caller
 from ..errors import InvalidRequest, NotFound
+from ..filters import parse
 from ..records import Page, SearchRecord, SearchState, TrialRecord
 from ..store import Store
+from ..store.store import SHOWN
 from . import asks, findings, told
 
 SEARCHES, TRIALS = 25, 25  # rows of a page
@@ -81,7 +83,7 @@ def search(asked: Asked) -> Made:
         "metrics": metrics,
         "front": front,
         "axes": {"x": x, "y": y, "of": list(METRICS)},
-        "failures": failures,
+        "failures": [(each, asks.for_reason(each.reason)) for each in failures],
         "fresh": fresh,
         "live": not record.state.final,
         **listed,
@@ -97,11 +99,13 @@ def _trials(asked: Asked, id: str, objectives: Sequence[str]) -> dict[str, Any]:
     order, token = asks.one_of(asked, "order", orders), asks.text(asked, "page")
     whole = asks.both(filter, f"error : {asks.quoted(reason)}" if reason else "")
     states = [TrialState(state)] if state else []
-    wrong, page = None, Page[TrialRecord]()
+    wrong, page, looked_at = None, Page[TrialRecord](), filter
     try:
+        parse(filter)  # alone: what is no filter may be one between brackets
+        looked_at = whole
         page = asked.store.list_trials(id, TRIALS, token, states, filter=whole, order_by=order)
     except InvalidRequest as error:
-        wrong = asks.wrong(whole, error)
+        wrong = asks.wrong(looked_at, error)
     here = {"state": state, "reason": reason, "filter": filter, "order": order}
     kept = {name: asks.text(asked, name) for name in ("x", "y", "machine")}
     return {
@@ -150,6 +154,7 @@ def architecture(asked: Asked) -> Made:
         "tried": tried,
         "searched": searched,
         "more": len(where) - len(tried),
+        "at_least": len(where) >= SHOWN,  # the store tells of no more
         "metrics": told.metrics_of(tried),
     }
     return Made("architecture.html", values)

@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from ..access import is_loopback
 from ..errors import SetupError
@@ -27,7 +28,12 @@ from .app import Numbers, make_app
 from .guard import LONGEST_HEAD
 
 CONNECTIONS = 256  # at once; one more is told so
-HEAD_S = 10.0  # in which a connection must have sent a whole head
+HELD = CONNECTIONS + 16  # of these: more are hung up on at once
+HEAD_S = 10.0  # in which a connection must have shaken hands, and have sent a whole request
+ANSWER_S = 120.0  # in which an answer must be there, and have been read
+STALLED_S = 20.0  # in which who reads an answer must have read some of it
+STREAM = "/live"  # the end of the addresses of what has no end
+TICKS = 10  # of 0.1 s, between two looks at all connections
 IDLE_S = 30  # between two requests of a connection
 DRAIN_S = 3  # in which answers may end once the server stops
 BACKLOG = 128
@@ -36,39 +42,116 @@ LOOK_S = 60.0  # between two looks at the files of the certificate
 log = logging.getLogger("formwright.service")
 
 
-class _Protocol(H11Protocol):
-    """Hangs up on whoever connects, and says nothing or says it slowly."""
+class _Connection(H11Protocol):
+    """Bounded in all that a stranger can draw out: a request comes within `HEAD_S`, its answer is
+    there and read within `ANSWER_S` (but of a stream), and whoever reads does not stop."""
 
-    _due: asyncio.TimerHandle | None = None
+    _asking: float | None = None  # since when a request has been coming
+    _answering: float | None = None  # since when there is one that has come
+    _answered: RequestResponseCycle | None = None  # the last that has begun
+    _unsent, _moved = 0, 0.0  # bytes; when they were last seen to become fewer
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._due = self.loop.call_later(HEAD_S, self._too_slow)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._due is not None:
-            self._due.cancel()
-        super().connection_lost(exc)
+        self._asking = self._moved = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
-        waited = self.cycle is None or self.cycle.response_complete
+        if self._asking is None and self._is_done:
+            self._asking = self.loop.time()
         super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
-            if self._due is not None:
-                self._due.cancel()
-            self._due = None
-        elif waited and self._due is None:  # the first bytes of the next head
-            self._due = self.loop.call_later(HEAD_S, self._too_slow)
+        self._look()
 
-    def _too_slow(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
+    def on_response_complete(self) -> None:
+        self._asking = None
+        super().on_response_complete()  # begins with the next one, if that is here
+        self._look()
+
+    @property
+    def _is_done(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _look(self) -> None:
+        if self.cycle is not self._answered:
+            self._answered, self._answering = self.cycle, self.loop.time()
+        if not self._is_done and not self.cycle.more_body:
+            self._asking = None
+
+    def is_overdue(self, now: float) -> bool:
+        """Asked about once a second."""
+        unsent = self.transport.get_write_buffer_size()
+        if not unsent or unsent < self._unsent:
+            self._moved = now
+        self._unsent = unsent
+        if self._is_done and not unsent:
+            self._answering = None
+        if self._asking is not None and now - self._asking > HEAD_S:
+            return True
+        if now - self._moved > STALLED_S:
+            return True
+        stream = not self._is_done and self.scope["path"].endswith(STREAM)
+        return self._answering is not None and not stream and now - self._answering > ANSWER_S
+
+
+class _Socket(socket.socket):
+    """One that listens, and holds no more than `HELD` connections: they are counted here, since
+    over TLS nobody else knows of them before they have shaken hands."""
+
+    _held: list[socket.socket]
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        made, address = super().accept()
+        held = [each for each in getattr(self, "_held", ()) if each.fileno() >= 0]
+        if len(held) < HELD:
+            held.append(made)
+        else:
+            made.close()
+        self._held = held
+        if made.fileno() < 0:
+            raise BlockingIOError("enough")  # nobody is there
+        return made, address
 
 
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield  # they are for the whole server
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn does, but TLS has its times too."""
+        await self.lifespan.startup()
+        config, state = self.config, self.server_state
+        secure = config.ssl is not None
+
+        def made() -> _Connection:
+            return _Connection(config, state, self.lifespan.state)
+
+        self.servers = [
+            await asyncio.get_running_loop().create_server(
+                made,
+                sock=each,
+                ssl=config.ssl,
+                backlog=config.backlog,
+                ssl_handshake_timeout=HEAD_S if secure else None,
+                ssl_shutdown_timeout=STALLED_S if secure else None,
+            )
+            for each in sockets or ()
+        ]
+        self.started = True
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % TICKS == 0:
+            now = asyncio.get_running_loop().time()
+            self._hang_up(lambda each: each.is_overdue(now))
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        self._hang_up(lambda _: True)  # they had their time
+
+    def _hang_up(self, whether: Callable[[_Connection], bool]) -> None:
+        for each in list(self.server_state.connections):
+            if isinstance(each, _Connection) and whether(each):
+                each.transport.abort()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -80,8 +163,9 @@ def listen(host: str, port: int) -> socket.socket:
         raise SetupError(
             f"cannot show the page on {host}:{port}: {error.strerror or error}; try another --web"
         ) from error
-    made.setblocking(False)
-    return made
+    found = _Socket(family, fileno=made.detach())
+    found.setblocking(False)
+    return found
 
 
 def read_place(given: str, host: str) -> tuple[str, int]:
@@ -130,7 +214,7 @@ class WebSite:
         context = self._context
         config = uvicorn.Config(
             app,
-            http=_Protocol,
+            http=_Connection,
             ws="none",
             loop="none",
             lifespan="on",

@@ -8,10 +8,10 @@ import pytest
 from formwright.service.access import Scope
 from formwright.service.records import SearchState
 from formwright.service.store import open_store
-from formwright.service.web import login
+from formwright.service.web import app, findings, login
 
 from . import shown
-from .pages import place, showing
+from .pages import ask, place, showing
 
 
 @pytest.fixture
@@ -106,6 +106,75 @@ def test_a_server_that_comes_back_is_followed_again(chromium, file_store):
         odd = [said for said in chromium.complaints() if not any(each in said for each in gone)]
         assert odd == []
         chromium.open("about:blank")
+
+
+def test_a_filter_that_is_wrong_does_not_lose_the_connection(chromium, page):
+    url, _, claim, log = page
+    chromium.open(f"{url}/searches/{claim.search.id}?filter=state+%3D")
+    chromium.wait(f"{STATE} === 'well'")
+    shown.write(log, 9, 3)
+    chromium.wait("document.querySelector('progress').value === 12")
+    assert chromium.wait(STATE) == "well"
+    odd = [said for said in chromium.complaints() if "400" not in said]
+    assert odd == []
+
+
+def test_an_old_figure_is_looked_at_again_after_the_end(chromium, file_store, monkeypatch):
+    claim, log = shown.running(file_store, 9)
+    id, now, made = claim.search.id, [0.0], app.Site
+
+    def slow():
+        now[0] += 0.001  # between the beginning and the end of what is made
+        return now[0]
+
+    monkeypatch.setattr(app, "Site", lambda *given: made(*given, kept=findings.Kept(slow)))
+    monkeypatch.setattr(findings, "PATIENCE", 1e6)
+    with showing(file_store) as url:
+        figures = [f"/searches/{id}/figures/{kind}" for kind in ("front", "growth")]
+        assert [ask(url, path).status for path in figures] == [200, 200]
+        shown.write(log, 9, 6)
+        file_store.finish(claim, SearchState.SUCCEEDED)
+        chromium.open(f"{url}/searches/{id}")
+        chromium.wait(DRAWN)
+        dots = "document.querySelector('.plot').data.filter(t => t.mode === 'markers')"
+        points = f"{dots}.reduce((n, t) => n + t.x.length, 0)"
+        wanted = file_store.get_search(id).counts["SUCCEEDED"]
+        assert chromium.wait(points) < wanted
+        now[0] += 1e6
+        chromium.wait(f"{points} === arguments[0]", wanted)
+        well(chromium, url)
+        chromium.open("about:blank")
+
+
+TABS = """
+const real = window.EventSource;
+window.open_ones = new Set();
+window.EventSource = class extends real {
+  constructor(...given) { super(...given); open_ones.add(this); }
+  close() { super.close(); open_ones.delete(this); }
+};
+window.seen = "visible";
+Object.defineProperty(document, "visibilityState", {get: () => window.seen});
+window.flick = (to) => { window.seen = to; document.dispatchEvent(new Event("visibilitychange")); };
+"""
+
+
+def test_who_flicks_between_tabs_holds_one_stream(chromium, page):
+    url, _, claim, _ = page
+    driver = chromium.driver
+    made = driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": TABS})
+    try:
+        chromium.open(f"{url}/searches/{claim.search.id}")
+        chromium.wait(f"{STATE} === 'well' && open_ones.size === 1")
+        driver.execute_script("for (const to of 'hvhvhv') flick(to === 'h' ? 'hidden' : 'visible')")
+        chromium.wait("open_ones.size > 0")
+        # all that was under way has come to its end: as many looks were answered as were begun
+        looks = "performance.getEntriesByName(location.href, 'resource').length"
+        chromium.wait(f"{looks} >= 3")
+        assert chromium.wait("open_ones.size") == 1
+        chromium.open("about:blank")
+    finally:
+        driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", made)
 
 
 def test_someone_logs_in_filters_and_logs_out(chromium, file_store, monkeypatch):

@@ -9,9 +9,12 @@ const line = document.getElementById("connection");
 const spoken = document.getElementById("spoken");
 const SILENT_MS = 15000; // the server beats more often
 const LEAST_MS = 1000; // between two looks
+const SPOKEN_MS = 8000; // between two announcements
 const FIRST_MS = 500, LONGEST_MS = 15000; // before another try
 
 let source = null, wait = FIRST_MS, watchdog = 0, again = 0;
+let turn = 0; // how often we have begun to listen, or have stopped
+let heard = { numbers: [], left: 0 }, speaking = 0;
 let busy = false, wanted = false, ended = false;
 
 function show(state, words) {
@@ -65,17 +68,30 @@ function alive() {
   watchdog = setTimeout(lost, SILENT_MS);
 }
 
+// Read aloud, so at most once in a while: what comes in between is told together.
 function joined(numbers, left) {
-  if (!numbers.length || !spoken) return;
+  if (!spoken) return;
+  heard.numbers.push(...numbers);
+  heard.left += left;
+  if (!speaking) speak();
+}
+
+function speak() {
+  speaking = 0;
+  const { numbers, left } = heard;
+  if (!numbers.length) return;
   const who = numbers.length > 3
     ? `${numbers.length} trials have joined the front`
     : `trial ${numbers.join(", ")} joined the front`;
   spoken.textContent = left ? `${who}, ${left} left it` : who;
+  heard = { numbers: [], left: 0 };
+  speaking = setTimeout(speak, SPOKEN_MS);
 }
 
 function listen() {
   const state = document.getElementById("state");
   const after = state ? state.dataset.sequence : 0;
+  if (source) source.close();
   source = new EventSource(`${main.dataset.live}?after=${after}`);
   source.addEventListener("beat", alive);
   source.addEventListener("news", (event) => {
@@ -100,12 +116,17 @@ function listen() {
 
 // After a while without the server: first what was missed, then what comes.
 async function begin() {
+  const mine = ++turn;
+  let fresh;
   try {
-    if (!await refresh()) look();
+    fresh = await refresh();
   } catch (error) {
-    return lost(error);
+    if (mine === turn) lost(error);
+    return;
   }
+  if (mine !== turn) return; // somebody has turned away meanwhile, and may be back
   well();
+  if (!fresh) look();
   if (main.dataset.live && !ended && document.visibilityState === "visible") listen();
 }
 
@@ -123,6 +144,7 @@ for (const form of document.querySelectorAll("form[data-submits]")) {
 
 // A page that nobody sees holds no connection; a browser has few for one server.
 function rest() {
+  turn += 1;
   if (source) source.close();
   source = null;
   clearTimeout(watchdog);
@@ -136,6 +158,9 @@ document.addEventListener("visibilitychange", () => {
 });
 addEventListener("pagehide", rest);
 
-figures().then(well, lost);
+figures().then((fresh) => {
+  well();
+  if (!fresh || document.querySelector('[data-fresh="no"]')) look();
+}, lost);
 if (main.dataset.live) listen();
 if (main.dataset.lookEvery) every(Number(main.dataset.lookEvery));

@@ -3,11 +3,12 @@
 // place, what is being written, and where one has scrolled to are kept.
 "use strict";
 
-// Raises an Error whose `status` is the server's, 0 where there was no answer.
+// Raises an Error whose `status` is the server's. A page that says what is wrong with a filter is one.
 async function ask(address, kind) {
   const answer = await fetch(address, { headers: { accept: kind }, redirect: "manual" });
   if (answer.type === "opaqueredirect") throw failed(401); // to the login
-  if (!answer.ok) throw failed(answer.status);
+  const page = (answer.headers.get("content-type") || "").startsWith("text/html");
+  if (!answer.ok && !(answer.status === 400 && kind === "text/html" && page)) throw failed(answer.status);
   return answer;
 }
 
