@@ -89,12 +89,11 @@ class _Made:
 
 @dataclass(frozen=True)
 class Failures:
-    """`count` trials in `state` for one reason; `part` of it is in all of their errors."""
+    """`count` trials in `state` for one reason."""
 
     state: TrialState
     reason: str
     count: int
-    part: str
 
 
 def front_of(store: Store, record: SearchRecord, machine: str = "") -> Front:
@@ -318,10 +317,8 @@ def _failures(store: Store, record: SearchRecord) -> Sequence[Failures]:
     for state in (TrialState.FAILED, TrialState.PRUNED):
         if record.counts.get(state):
             result = result_of(record, _latest(store, record.id, state))
-            made += [
-                Failures(state, reason, count, max(reason.split("…"), key=len).strip())
-                for reason, count in result.by_reason(state, REASONS)
-            ]
+            commonest = result.by_reason(state, REASONS)
+            made += [Failures(state, reason, count) for reason, count in commonest]
     return made
 
 
