@@ -86,8 +86,8 @@ def number(value: float) -> str:
 def share_of_box(share: float, estimated: bool) -> str:
     """A hypervolume, and whether it is an estimate.
 
-    >>> share_of_box(0.7415, False), share_of_box(0.7415, True)
-    ('0.741', 'about 0.741 (estimated)')
+    >>> share_of_box(0.7421, False), share_of_box(0.7421, True)
+    ('0.742', 'about 0.742 (estimated)')
     """
     return f"about {share:.3f} (estimated)" if estimated else f"{share:.3f}"
 

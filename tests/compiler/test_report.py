@@ -151,7 +151,7 @@ BAD_CALLS = {
         ["compile-report", "torch.nn:Identity"],
         "the model failed on the inputs of torch.nn:Identity: TypeError",
     ),
-    "an unknown command": (["compile"], "unknown command 'compile'; known: best, blocks, cancel"),
+    "an unknown command": (["compile"], "unknown command 'compile'; known: backup, best, blocks"),
 }
 
 

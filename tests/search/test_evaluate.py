@@ -169,7 +169,7 @@ def test_a_model_that_draws_is_seeded_too(monkeypatch):
 
 
 def test_a_process_evaluates_as_many_as_it_is_given():
-    timed = replace(WHOLE, metrics=("latency_ms",))
+    timed = replace(WHOLE, metrics=("latency_ms",), target="eager")
     for _ in range(10):
         measured = evaluate(timed)
         fused = next(r for r in measured.details["report"]["passes"] if r["name"].startswith("fus"))
@@ -284,7 +284,7 @@ def test_without_gradients_around_it_is_trained_all_the_same():
 def test_whole_models_that_are_measured_teach_the_prediction(monkeypatch, tmp_path):
     monkeypatch.setenv("FORMWRIGHT_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(latency, "AIM_S", 0.01)
-    timed = replace(WHOLE, metrics=("latency_ms",))
+    timed = replace(WHOLE, metrics=("latency_ms",), target="eager")
     predicted = replace(timed, latency="layers")
     first = evaluate(predicted).details["latency"]
     evaluate(timed)
