@@ -54,6 +54,7 @@ bench: $(READY) ## the benchmarks (hours; not part of the tests); JSON goes to d
 	$(BIN)/python benchmarks/search_minutes.py
 	$(BIN)/python benchmarks/chaos.py
 	$(BIN)/python benchmarks/service.py
+	$(BIN)/python benchmarks/service_secure.py
 	$(BIN)/python benchmarks/chaos_service.py
 	$(BIN)/python benchmarks/fuzz_service.py
 
