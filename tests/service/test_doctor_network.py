@@ -3,9 +3,8 @@ says what to do. And a server with all of these, where nothing is wrong."""
 
 import socket
 import threading
-import time
 from datetime import UTC, datetime, timedelta
-from email.utils import formatdate
+from email.utils import format_datetime
 
 import grpc
 import pytest
@@ -69,7 +68,9 @@ def a_port_of_the_page_that_is_taken(world):
 
 @faults.row("web port", "clock", "warning", "differs from ours by 90 s", "timedatectl")
 def a_page_whose_clock_is_wrong(world):
-    ahead = formatdate(time.time() + 90, usegmt=True).encode()
+    there = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    world.clock = lambda: there - timedelta(seconds=90)
+    ahead = format_datetime(there, usegmt=True).encode()
     answer = b"HTTP/1.1 200 OK\r\nDate: " + ahead + b"\r\nContent-Length: 3\r\n\r\nok\n"
     world.options["web"] = f"127.0.0.1:{listener(world, answer)}"
 
