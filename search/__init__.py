@@ -96,6 +96,7 @@ if TYPE_CHECKING:
     from .trial import Trial as Trial
     from .trial import TrialState as TrialState
     from .trial import follows as follows
+    from .whole import write_whole as write_whole
 
 # name -> the module that owns it
 _LAZY = {
@@ -129,6 +130,7 @@ _LAZY = {
     "asset": ".show.html.assets",
     "report_page": ".show.html.report",
     "save_report": ".show.html.report",
+    "write_whole": ".whole",
     "templates": ".show.html.templates",
     "front_table": ".show.tables",
     "trials_table": ".show.tables",

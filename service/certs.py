@@ -7,7 +7,6 @@ knows `cryptography`'s builders. Next: `cli/certs.py`; `tls.py`, which serves wi
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from ..search import write_whole
 from .errors import InvalidRequest
 
 CA, CA_KEY = "ca.pem", "ca-key.pem"
@@ -143,15 +143,6 @@ def _write(
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    _replace(folder / key_name, text, 0o600)
-    _replace(folder / name, signed.public_bytes(serialization.Encoding.PEM), 0o644)
+    write_whole(folder / key_name, text, 0o600)
+    write_whole(folder / name, signed.public_bytes(serialization.Encoding.PEM), 0o644)
     return folder / name, folder / key_name
-
-
-def _replace(path: Path, content: bytes, mode: int) -> None:
-    """At once, so that nobody reads half of it, and never readable by more than it should."""
-    made = path.with_name(f".{path.name}.{os.getpid()}")
-    made.unlink(missing_ok=True)
-    with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
-    made.replace(path)

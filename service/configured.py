@@ -9,7 +9,6 @@ It must not know what a setting is for. Next: `settings.py`, the table; `cli/con
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,6 +18,7 @@ from typing import Any
 
 from ..errors import unknown
 from .errors import SettingError
+from .redact import redacted
 from .settings import SETTINGS, Scalar, Setting
 
 HERE = "formwright.toml"
@@ -43,7 +43,7 @@ class Value:
             return self.value
         if self.secret and self.value:
             return "***"
-        return re.sub(r"(://[^:/@]*:)[^@]*@", r"\1***@", self.value)
+        return redacted(self.value)
 
 
 def resolve(setting: Setting, file: tuple[str, Mapping[str, Scalar]] | None = None) -> Value:

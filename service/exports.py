@@ -10,8 +10,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FormwrightError, one_line
+from ..search import write_whole
 from .errors import InvalidRequest, NotAllowed, SetupError
 from .records import SearchRecord, TrialRecord
+from .redact import redacted
 from .results import result_of, to_frame
 from .rows import trial_row, trials_as_table
 
@@ -68,8 +68,7 @@ def shown(place: str) -> str:
     >>> shown("postgresql://me:secret@host/db?sslpassword=too")
     'postgresql://me:***@host/db?sslpassword=***'
     """
-    place = re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", place)
-    return re.sub(r"(password=)[^&]*", r"\1***", place)
+    return redacted(place)
 
 
 def export(
@@ -166,15 +165,7 @@ def whole(path: Path, data: bytes, replace: bool) -> None:
                 raise NotAllowed(f"{path} is a database; nothing is written over it")
         if not replace:
             raise NotAllowed(f"{path} is there already; --replace writes over it")
-    made = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with made.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        made.replace(path)
-    finally:
-        made.unlink(missing_ok=True)
+    write_whole(path, data)
 
 
 def _keep_out(place: str) -> None:

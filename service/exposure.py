@@ -1,4 +1,4 @@
-"""Who can reach a server, and what that asks for: one table of rules.
+"""Who can reach a server, and what that asks for: one table of rules; and whether its port is free.
 
     address    certificate   TLS   tokens
     loopback   none          no    if the setting says always
@@ -11,6 +11,7 @@ It must not know grpc or HTTP. Next: `tls.py`, `server.py`.
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 
 from .access import is_loopback
@@ -43,3 +44,15 @@ def exposure(host: str, certificate: str, key: str, client_ca: str, tokens: str)
             " give --certificate and --key (`formwright certs` makes them), or --host 127.0.0.1"
         )
     return Exposure(tls=True, tokens=True)
+
+
+def why_taken(host: str, port: int) -> OSError | None:
+    """Why nobody can listen there; None if it is free."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        return error
+    return None

@@ -16,7 +16,7 @@ _FORMS = tuple(
         ("fw_", r"(fw_[0-9a-f]{12}_)[a-z0-9_-]+", r"\1***"),  # also one that was cut
         ("bearer", r"\b(bearer\s+)(?!fw_[0-9a-f]{12}_\*)" + _REST, r"\1***"),
         ("basic", r"(authorization['\"]?\s*[:=,]\s*['\"]?basic\s+)" + _REST, r"\1***"),
-        ("://", r"(://[^:/@\s]{0,200}:)[^@\s]{0,400}@", r"\1***@"),  # of a URL; bounds are for time
+        ("://", r"(://[^:/@\s]{0,200}:)[^/\s]{0,400}@", r"\1***@"),  # of a URL; bounds are for time
         ("cookie", r"(\bcookie['\"]?\s*[:=,]\s*['\"]?)[^'\"\n]+", r"\1***"),
         ("passw", r"(passw(?:or)?d['\"]?\s*[:=]\s*['\"]?)" + _REST, r"\1***"),
     )

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -21,7 +20,7 @@ import grpc
 
 from ..extras import needs
 from .errors import SetupError
-from .exposure import exposure
+from .exposure import exposure, why_taken
 from .gate import Gate
 from .host import Host
 from .limits import Limits
@@ -94,12 +93,7 @@ def _page(settings: Settings) -> WebSite | None:
 def _check_free(host: str, port: int) -> None:
     """Raises SetupError if nobody can listen there. gRPC would say the same later, and log about
     it; a database must not be touched by a server that cannot serve."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-    except OSError as error:
+    if (error := why_taken(host, port)) is not None:
         raise _cannot_listen(host, port, error) from error
 
 

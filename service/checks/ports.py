@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import http.client
-import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ...extras import MissingExtraError, needs
+from ..exposure import why_taken
 from .finding import Finding, failed, ok, warning, wrong
 from .look import Look
 from .wire import Speaks, host_and_port, listen, trusting_all
@@ -29,7 +29,7 @@ def of_port(look: Look) -> Iterator[Finding]:
     if port == 0:
         yield ok("port", "a free one is taken")
         return
-    found = _taken(host, port)
+    found = why_taken(host, port)
     if found is None:
         yield ok("port", f"{host}:{port} is free")
         return
@@ -57,7 +57,7 @@ def of_web(look: Look) -> Iterator[Finding]:
     if port == 0:
         yield ok("web port", "a free one is taken")
         return
-    found = _taken(host, port)
+    found = why_taken(host, port)
     other = look.variable("web", "PORT")
     if found is None:
         yield ok("web port", f"{host}:{port} is free")
@@ -104,18 +104,6 @@ def _answer(host: str, port: int, look: Look) -> tuple[int, datetime | None]:
     finally:
         connection.close()
     return answer.status, date if date.tzinfo else date.replace(tzinfo=UTC)
-
-
-def _taken(host: str, port: int) -> OSError | None:
-    """Why nobody can listen there; None if it is free. As a server does it."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-    except OSError as error:
-        return error
-    return None
 
 
 def _not_ours(name: str, host: str, port: int, error: OSError, named: bool, other: str) -> Finding:
