@@ -71,11 +71,11 @@ class Health(health_pb2_grpc.HealthServicer):
     async def _follow(self, name: str, context: Any) -> None:
         told = None
         while True:
-            changed = self._changed
+            changed, ends = self._changed, self._stopping  # before we wait: it may change meanwhile
             status = self._statuses.get(name, SERVICE_UNKNOWN)
             if status != told:
                 await context.write(health_pb2.HealthCheckResponse(status=status))
                 told = status
-            if self._stopping:
+            if ends:
                 return
             await changed.wait()

@@ -80,6 +80,21 @@ def test_who_leaves_takes_nobody_along(story):
     story(told)
 
 
+def test_one_who_is_being_told_when_it_ends_hears_the_end_too(story):
+    async def told(made):
+        class Slow(Watcher):
+            async def write(self, message):
+                await super().write(message)
+                if len(self.heard) == 1:
+                    made.stop()
+
+        watcher = Slow()
+        await made.Watch(asked(""), watcher)
+        assert watcher.heard == [SERVING, NOT_SERVING]
+
+    story(told)
+
+
 def test_names_and_watchers_are_bounded(story, monkeypatch):
     monkeypatch.setattr(health, "WATCHERS", 2)
 
