@@ -1,8 +1,8 @@
 """The gate: who makes a call, and whether it may be made, before anything else is looked at.
 
 Where no tokens are asked for, everybody may do everything. It must not know what a call does, nor
-grpc: it is given what was sent. Next: `access.py`, the nouns; `store/tokens.py`; `servicer.py` and
-`web/` ask it.
+grpc, nor http: it is given what was sent. Next: `access.py`, the nouns; `store/tokens.py`;
+`servicer.py` and `web/login.py` ask it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
+from typing import TypeVar
 
 from .access import EVERYBODY, Caller, Scope, hash_of, read_token
 from .errors import Forbidden, TooMany, Unauthenticated
@@ -27,6 +28,8 @@ BEARER = "bearer "
 NO_TOKEN = "this server wants a token; `formwright token create` makes one"
 TOO_MANY = "too many wrong tokens from this address; call again in a second"
 THREADS = 2
+LONGEST = 100  # of a session's secret
+T = TypeVar("T")
 
 
 class Gate:
@@ -63,7 +66,34 @@ class Gate:
         text = _bearer(authorization)
         if read_token(text) is None:  # which needs no database
             raise Unauthenticated(NOT_VALID)
-        key = hash_of(text)
+        return await self._let_in(hash_of(text), self._tokens.caller_of, text, peer)
+
+    async def of_session(self, secret: str, peer: str) -> Caller:
+        """Whose session of the page this is the secret of. Raises Unauthenticated, TooMany."""
+        if self._tokens is None:
+            return EVERYBODY
+        if not secret:
+            raise Unauthenticated("log in first")
+        return await self._let_in(_of(secret), self._tokens.caller_of_session, secret, peer)
+
+    async def open_session(self, caller: Caller, seconds: float) -> str:
+        """The secret of a new session of the page. Raises Unauthenticated."""
+        if self._tokens is None:
+            raise Unauthenticated("no token is asked for here")
+        until = self._clock() + FRESH_S
+        secret = await self._run(self._tokens.open_session, caller, seconds)
+        self._remember(_of(secret), caller, until)
+        return secret
+
+    async def close_session(self, secret: str) -> None:
+        """It ends at once here, within `FRESH_S` on other servers; no error if there is none."""
+        if self._tokens is not None and secret:
+            await self._run(self._tokens.close_session, secret)
+            self._known.pop(_of(secret), None)
+
+    async def _let_in(
+        self, key: str, ask: Callable[[str], Caller], given: str, peer: str
+    ) -> Caller:
         known = self._fresh(key)
         if known is not None:
             return known
@@ -75,7 +105,7 @@ class Gate:
             except TooMany:
                 raise TooMany(TOO_MANY) from None
         try:
-            caller = await self._asked(key, self._tokens.caller_of, text)
+            caller = await self._asked(key, ask, given)
         except Unauthenticated:
             self._known.pop(key, None)
             raise
@@ -94,8 +124,7 @@ class Gate:
         asking = self._asking.get(key)
         if asking is None:
             until = self._clock() + FRESH_S
-            run = asyncio.get_running_loop().run_in_executor
-            asking = asyncio.ensure_future(run(self._threads, ask, given))
+            asking = asyncio.ensure_future(self._run(ask, given))
             self._asking[key] = asking
             asking.add_done_callback(partial(self._was_asked, key, until))
         return await asyncio.shield(asking)
@@ -104,6 +133,9 @@ class Gate:
         del self._asking[key]
         if not asking.cancelled() and asking.exception() is None:
             self._remember(key, asking.result(), until)
+
+    async def _run(self, call: Callable[..., T], *given: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *given)
 
     def close(self) -> None:
         """Nobody is let in any more."""
@@ -136,6 +168,11 @@ def check(caller: Caller, scope: Scope) -> None:
     if caller.scope < scope:
         said = f"this needs a token with the scope {scope.word}"
         raise Forbidden(f"{said}; {caller.token} has {caller.scope.word}")
+
+
+def _of(secret: str) -> str:
+    """What a session is remembered by: none is a token's too."""
+    return f"session {hash_of(secret[:LONGEST])}"
 
 
 def _bearer(authorization: str) -> str:

@@ -49,7 +49,7 @@ class Host:
     numbers."""
 
     def __init__(self, store: Store, gate: Gate | None = None) -> None:
-        self._gate = gate = gate or Gate()
+        gate = gate or Gate()
         guards = () if gate.is_open else (Guard(gate),)
         self.server = grpc.aio.server(interceptors=guards, options=OPTIONS)
         self.metrics = Metrics(store.totals)
@@ -106,5 +106,4 @@ class Host:
         await asyncio.sleep(LAME_S)
         await self.server.stop(DRAIN_S)
         await asyncio.get_running_loop().run_in_executor(None, self._servicer.close)
-        self._gate.close()
         self.metrics.close()

@@ -25,7 +25,7 @@ from .gate import Gate
 from .host import Host
 from .limits import Limits
 from .settings import Settings
-from .store import open_store
+from .store import Store, open_store
 from .supervisor import Supervisor
 from .tls import server_credentials
 
@@ -50,15 +50,17 @@ async def serve(
     _check_free(settings.host, settings.port)
     page = _page(settings)
     store = open_store(settings.database)
-    limits = Limits(settings.rate, settings.at_once)
-    gate = Gate(store.access, limits) if wanted.tokens else Gate()
+    gate = _gate(settings, store, wanted.tokens)
+    gates = [gate]
     host, supervisor = Host(store, gate), Supervisor(settings, store)
     host.metrics.follow("formwright_scheduler_restarts_total", lambda: supervisor.restarts)
     port = _listen(host.server, settings.host, settings.port, credentials)
     await host.start()
     parts = [host.run(), supervisor.run()]
     if page is not None:
-        page.show(store, host.hub, host.metrics.render)
+        if page.needs.tokens is not wanted.tokens:  # each by its own address
+            gates.append(_gate(settings, store, page.needs.tokens))
+        page.show(store, gates[-1], host.hub, host.metrics.render)
         parts.append(page.run())
     running = asyncio.gather(*parts)
     stopping = _on_signals()
@@ -78,7 +80,16 @@ async def serve(
             page.stop()
         await host.stop()
         await running
+        for each in gates:
+            each.close()
         store.close()
+
+
+def _gate(settings: Settings, store: Store, asks: bool) -> Gate:
+    """One that asks for tokens, or lets everybody in."""
+    if not asks:
+        return Gate()
+    return Gate(store.access, Limits(settings.rate, settings.at_once))
 
 
 def _page(settings: Settings) -> WebSite | None:

@@ -15,9 +15,9 @@ from typing import Any
 
 from ...extras import MissingExtraError, needs
 from ..exposure import why_taken
+from ..handshake import Speaks, host_and_port, listen, trusting_all
 from .finding import Finding, failed, ok, warning, wrong
 from .look import Look
-from .wire import Speaks, host_and_port, listen, trusting_all
 
 CLOCK_S = 2.0  # a page tells the time in whole seconds
 LOW = 1024

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from ...errors import one_line
 from ...extras import MissingExtraError, needs
+from ..handshake import Heard, Speaks, host_and_port, listen
 from ..settings import SETTINGS, with_port
 from .finding import Finding, Status, failed, ok, warning, wrong
 from .look import Look
-from .wire import Heard, Speaks, host_and_port, listen
 
 if TYPE_CHECKING:
     from ..client.trust import Trust

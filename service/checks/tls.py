@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from ...extras import needs
 from ..errors import SetupError
 from ..exposure import exposure
+from ..handshake import host_and_port
 from ..settings import with_port
 from .finding import Finding, Status, failed, ok, warning
 from .look import Look
-from .wire import host_and_port
 
 ANY = ("", "0.0.0.0", "::", "[::]")  # a server that listens everywhere
 

@@ -1,14 +1,13 @@
 """Why a server cannot be reached, as far as TLS is the reason: a look at what it speaks.
 
-Only asked once a call has failed; nothing is sent but a handshake. Next: `trust.py`.
+Only asked once a call has failed; nothing is sent but a handshake. Next: `../handshake.py`.
 """
 
 from __future__ import annotations
 
-import socket
-import ssl
 from pathlib import Path
 
+from ..handshake import Heard, Speaks, host_and_port, listen
 from .trust import Trust
 
 PATIENCE_S = 1.0
@@ -16,44 +15,35 @@ PATIENCE_S = 1.0
 
 def mismatch(server: str, trust: Trust) -> str:
     """What does not fit between them, and what to do; empty where TLS is not the reason."""
-    host, _, port = server.rpartition(":")
-    if server.startswith("unix:") or not port.isdigit():
+    host, port = host_and_port(server)
+    if not host:
         return ""
-    tls = trust.is_secure(server)
+    ca, certificate, key = map(_path, (trust.ca, trust.client_certificate, trust.client_key))
+    pair = (certificate, key) if certificate else None
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), PATIENCE_S) as plain:
-            return _shake(plain, host.strip("[]"), trust if tls else None)
+        heard = listen(host, port, PATIENCE_S, ca, pair)
     except (OSError, ValueError):
         return ""
+    if not trust.is_secure(server):
+        said = "it speaks TLS; name who signed its certificate: --ca FILE"
+        return said if heard.speaks is Speaks.TLS else ""
+    return _of_tls(heard, trust)
 
 
-def _shake(plain: socket.socket, host: str, trust: Trust | None) -> str:
-    """With a trust as its client would; without one as anybody. Raises OSError."""
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["h2"])
-    if trust is None:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    elif trust.ca:
-        context.load_verify_locations(Path(trust.ca).expanduser())
-    if trust is not None and trust.client_certificate:
-        key = trust.client_key or None
-        context.load_cert_chain(trust.client_certificate, key, password=lambda: "")
-    try:
-        with context.wrap_socket(plain, server_hostname=host) as wrapped:
-            if trust is None:
-                return "it speaks TLS; name who signed its certificate: --ca FILE"
-            if wrapped.recv(1):  # a server of gRPC speaks first
-                return ""
-            raise ConnectionResetError("certificate")  # whom it does not trust it leaves so
-    except ssl.SSLCertVerificationError as error:
-        return f"its certificate is not trusted: {error.verify_message}; see --ca"
-    except TimeoutError:
-        return "" if trust is None else "it does not speak TLS, or does not answer"
-    except (ssl.SSLError, ConnectionError) as error:
-        if trust is None:
-            return ""
-        if "CERTIFICATE" in str(error).upper():
-            if trust.client_certificate:
-                return f"it does not trust {trust.client_certificate}"
-            return "it wants a certificate of its clients: --client-certificate, --client-key"
+def _path(given: str) -> str:
+    return str(Path(given).expanduser()) if given else ""
+
+
+def _of_tls(heard: Heard, trust: Trust) -> str:
+    """Where the client begins with TLS."""
+    if heard.speaks is Speaks.SILENT:
+        return "it does not speak TLS, or does not answer"
+    if heard.speaks is Speaks.PLAIN:
         return "it does not speak TLS; an address of that machine itself is called without"
+    if heard.distrust:
+        return f"its certificate is not trusted: {heard.distrust}; see --ca"
+    if heard.refused and trust.client_certificate:
+        return f"it does not trust {trust.client_certificate}"
+    if heard.refused:
+        return "it wants a certificate of its clients: --client-certificate, --client-key"
+    return ""

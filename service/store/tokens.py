@@ -31,6 +31,7 @@ from .queries import readable
 from .schema import sessions, tokens
 
 NOT_VALID = "the token is not valid"
+SESSIONS = 100  # of one token
 
 
 class Tokens:
@@ -96,11 +97,16 @@ class Tokens:
     # sessions of the page
 
     def open_session(self, caller: Caller, seconds: float) -> str:
-        """The secret of a session, for who has shown this caller's token."""
+        """The secret of a session, for who has shown this caller's token; of many sessions of one
+        token the oldest end."""
         secret = secrets.token_urlsafe(SECRET_BYTES)
         with self._database.write() as connection:
             now = clock(connection)
             connection.execute(delete(sessions).where(sessions.c.expires <= now))
+            mine = sessions.c.token == caller.token
+            newest = select(sessions.c.hash).where(mine).order_by(sessions.c.expires.desc())
+            newest = newest.limit(SESSIONS - 1)
+            connection.execute(delete(sessions).where(mine, sessions.c.hash.not_in(newest)))
             row = {"hash": hash_of(secret), "token": caller.token}
             ends = now + timedelta(seconds=seconds)
             connection.execute(insert(sessions).values(row | {"expires": ends}))
@@ -113,9 +119,7 @@ class Tokens:
         )
         with self._database.read() as connection:
             # looked up by its hash: how far a comparison came tells nothing about the secret
-            row = connection.execute(
-                joined.where(sessions.c.hash == hash_of(secret[:100]))
-            ).one_or_none()
+            row = connection.execute(joined.where(sessions.c.hash == hash_of(secret))).one_or_none()
             now = clock(connection)
             if row is None or row.ends <= now:
                 raise Unauthenticated("the session is over; log in again")
@@ -124,7 +128,7 @@ class Tokens:
     def close_session(self, secret: str) -> None:
         """It is no error if there is none."""
         with self._database.write() as connection:
-            connection.execute(delete(sessions).where(sessions.c.hash == hash_of(secret[:100])))
+            connection.execute(delete(sessions).where(sessions.c.hash == hash_of(secret)))
 
 
 def _row(connection: Connection, id: str) -> Row[Any] | None:

@@ -38,6 +38,7 @@ from ..errors import (
     TooMany,
     Unauthenticated,
 )
+from ..gate import Gate
 from ..limits import Limits
 from ..store import Store
 from ..watch import Hub
@@ -46,7 +47,7 @@ from .drawings import Drawings
 from .files import FILES, answer_file
 from .findings import Kept
 from .guard import Guard, is_same_origin
-from .login import Access, Door, bearer, peer_of, read_form, to_login, way_on
+from .login import Door, bearer, peer_of, read_form, to_login, way_on
 from .render import render
 from .threads import Threads
 
@@ -62,11 +63,12 @@ ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
     (NotFound, 404, "There is nothing here"),
     (InvalidRequest, 400, "That cannot be asked for"),
     (NotAllowed, 409, "That does not go together"),
-    (TooMany, 429, "Too many tries"),
+    (TooMany, 429, "That is too much at once"),
     (Failed, 422, "That cannot be made"),
     (Stopping, 503, "The server is stopping"),
     (DatabaseError, 503, "The database does not answer"),
 )
+OF_STATUS = {429: {"retry-after": "1"}}
 OF_HTTP = {404: "There is nothing here", 405: "This page is for looking only"}
 
 
@@ -87,17 +89,9 @@ class Site:
     async def asked(
         self, request: Request, call: Callable[[pages.Asked], T], threads: Threads | None = None
     ) -> T:
-        """What `call` makes of a request, in one of `threads`, for who has sent it: that is found
-        out in a quick one. Raises Unauthenticated, TooMany, and whatever `call` raises."""
-        peer = peer_of(request)
-        if bearer(request) and not self.door.may_try(peer):
-            raise TooMany("too many wrong tokens from this address; try again in a minute")
-        try:
-            caller = await self.quick.run(self.door.caller, request)
-        except Unauthenticated:
-            if bearer(request):
-                self.door.tried(peer)
-            raise
+        """What `call` makes of a request, in one of `threads`, for who has sent it. Raises
+        Unauthenticated, TooMany, and whatever `call` raises."""
+        caller = await self.door.caller(request)
         return await (threads or self.slow).run(call, self._asked(request, caller))
 
     def _asked(self, request: Request, caller: Caller) -> pages.Asked:
@@ -119,16 +113,16 @@ Page = Callable[[pages.Asked], pages.Made]
 
 def make_app(
     store: Store,
-    access: Access | None,
+    gate: Gate,
     hub: Hub | None,
     secure: bool,
     *,
     local: bool = True,
     numbers: Numbers | None = None,
 ) -> ASGIApp:
-    """The pages over a store. `access` None: nobody is asked for a token. `secure`: it is served
-    over TLS; `local`: to this machine only. `numbers` are the server's, for Prometheus."""
-    site = Site(store, Door(access, secure), hub)
+    """The pages over a store, for whom the gate lets in. `secure`: it is served over TLS; `local`:
+    to this machine only. `numbers` are the server's, for Prometheus."""
+    site = Site(store, Door(gate, secure), hub)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -249,19 +243,15 @@ async def _login(site: Site, request: Request) -> Response:
     way, peer = way_on(form.get("next", "")), peer_of(request)
     if not is_same_origin(request, sure=True):
         return await _login_page(site, way, "This form was sent by another site.", 403)
-    if not site.door.may_try(peer):
-        answer = await _login_page(site, way, "Too many tries; wait a minute.", 429)
-        answer.headers["retry-after"] = "60"
-        return answer
-    site.door.tried(peer)
     try:
-        secret = await site.quick.run(site.door.enter, form.get("token", "").strip())
-    except Unauthenticated as error:
-        return await _login_page(site, way, f"{error}.", 403)
+        secret = await site.door.enter(form.get("token", "").strip(), peer)
+    except (Unauthenticated, TooMany) as error:
+        status = 403 if isinstance(error, Unauthenticated) else 429
+        return await _login_page(site, way, f"{error}.", status)
     except Exception as error:
         return await _error(site, error)
     with contextlib.suppress(DatabaseError):  # an older one of this browser ends by itself too
-        await site.quick.run(site.door.leave, request)
+        await site.door.leave(request)
     answer = RedirectResponse(way, 303)
     site.door.remember(answer, secret)
     return answer
@@ -271,7 +261,7 @@ async def _logout(site: Site, request: Request) -> Response:
     if not is_same_origin(request, sure=False):
         return _short(NotAllowed("this form was sent by another site"))
     try:
-        await site.quick.run(site.door.leave, request)
+        await site.door.leave(request)
     except Exception as error:
         return await _error(site, error)
     answer = RedirectResponse("/login", 303)
@@ -329,7 +319,8 @@ def _short(error: Exception) -> Response:
     if isinstance(error, Unauthenticated):
         return PlainTextResponse("log in first\n", 401, {"www-authenticate": "Bearer"})
     status, title, said = _said(error)
-    return PlainTextResponse(f"{title}: {said}\n" if said else f"{title}\n", status)
+    text = f"{title}: {said}\n" if said else f"{title}\n"
+    return PlainTextResponse(text, status, OF_STATUS.get(status))
 
 
 def _said(error: Exception) -> tuple[int, str, str]:
@@ -346,4 +337,4 @@ def _said(error: Exception) -> tuple[int, str, str]:
 
 
 def _html(text: str, status: int = 200) -> Response:
-    return Response(text, status, media_type="text/html")
+    return Response(text, status, OF_STATUS.get(status), "text/html")

@@ -2,93 +2,57 @@
 
 A form takes a token once and gives a random session for it, of which the store keeps a hash: it
 outlives the server, and ends with its token. The token itself is in no URL, page, cookie or log.
-It must not know what is shown. Next: `../access.py`, what a token is; `app.py`.
+It must not know what is shown. Next: `../gate.py`, which knows the callers; `app.py`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections import OrderedDict
-from typing import Protocol
 from urllib.parse import parse_qs, quote
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response
 
-from ..access import EVERYBODY, Caller
-from ..errors import Unauthenticated
+from ..access import Caller, Scope
+from ..gate import BEARER, Gate
 
 SESSION_S = 12 * 3600
-TRIES, WITHIN_S = 10, 60.0  # tokens of one peer
-PEERS = 1024  # that are remembered
 HOME = "/searches"
 _OURS = re.compile(r"/(searches|architectures)(/[\w:.-]+)*(\?[\w%&=.:+*~-]*)?", re.ASCII)
 
 
-class Access(Protocol):
-    """The part of the store that knows tokens and sessions. Raises Unauthenticated."""
-
-    def caller_of(self, text: str) -> Caller: ...
-
-    def open_session(self, caller: Caller, seconds: float) -> str: ...
-
-    def caller_of_session(self, secret: str) -> Caller: ...
-
-    def close_session(self, secret: str) -> None: ...
-
-
 class Door:
-    """Lets callers in; `access` None: everybody, and nobody is asked for a token. What counts tries
-    is for one event loop, what blocks is for threads."""
+    """Asks the gate who a browser is, or a program that sends a token."""
 
-    def __init__(self, access: Access | None, secure: bool) -> None:
-        self._access, self.secure = access, secure
+    def __init__(self, gate: Gate, secure: bool) -> None:
+        self._gate, self.secure = gate, secure
         # a browser takes this prefix only over TLS, for the whole host, from the host itself
         self.cookie = "__Host-formwright" if secure else "formwright"
-        self._tries: OrderedDict[str, list[float]] = OrderedDict()
 
     @property
     def is_open(self) -> bool:
-        return self._access is None
+        """Nobody is asked for a token."""
+        return self._gate.is_open
 
-    def caller(self, request: HTTPConnection) -> Caller:
-        """Blocks. Raises Unauthenticated."""
-        if self._access is None:
-            return EVERYBODY
-        if text := bearer(request):
-            return self._access.caller_of(text)
-        secret = request.cookies.get(self.cookie, "")
-        if not secret:
-            raise Unauthenticated("log in first")
-        return self._access.caller_of_session(secret)
+    async def caller(self, request: HTTPConnection) -> Caller:
+        """Counts a call. Raises Unauthenticated, TooMany."""
+        peer = peer_of(request)
+        if bearer(request):
+            caller = await self._gate.caller(request.headers["authorization"], peer)
+        else:
+            caller = await self._gate.of_session(request.cookies.get(self.cookie, ""), peer)
+        self._gate.admit(caller, Scope.READ)
+        return caller
 
-    def enter(self, token: str) -> str:
-        """The secret of a new session. Blocks. Raises Unauthenticated."""
-        if self._access is None:
-            raise Unauthenticated("no token is asked for here")
-        return self._access.open_session(self._access.caller_of(token), SESSION_S)
+    async def enter(self, token: str, peer: str) -> str:
+        """The secret of a new session. Raises Unauthenticated, TooMany."""
+        caller = await self._gate.caller(BEARER + token, peer)
+        self._gate.admit(caller, Scope.READ)
+        return await self._gate.open_session(caller, SESSION_S)
 
-    def leave(self, request: HTTPConnection) -> None:
-        """Ends the session. Blocks."""
-        secret = request.cookies.get(self.cookie, "")
-        if self._access is not None and secret:
-            self._access.close_session(secret)
-
-    def may_try(self, peer: str) -> bool:
-        """Whether a token from this peer is looked at now."""
-        return len(self._recent(peer)) < TRIES
-
-    def tried(self, peer: str) -> None:
-        """This peer has shown a token that is none, or has asked for a session."""
-        self._tries[peer] = [*self._recent(peer), asyncio.get_running_loop().time()]
-        self._tries.move_to_end(peer)
-        while len(self._tries) > PEERS:
-            self._tries.popitem(last=False)
-
-    def _recent(self, peer: str) -> list[float]:
-        now = asyncio.get_running_loop().time()
-        return [at for at in self._tries.get(peer, ()) if now - at < WITHIN_S]
+    async def leave(self, request: HTTPConnection) -> None:
+        """Ends the session."""
+        await self._gate.close_session(request.cookies.get(self.cookie, ""))
 
     def remember(self, answer: Response, secret: str) -> None:
         """Has the browser send the session with each request from now on."""

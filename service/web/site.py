@@ -20,6 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from ..access import is_loopback
 from ..errors import SetupError
 from ..exposure import exposure
+from ..gate import Gate
 from ..settings import Settings
 from ..store import Store
 from ..tls import server_context
@@ -201,11 +202,11 @@ class WebSite:
         shown = f"[{host}]" if ":" in host else host
         return f"http{'s' if self.needs.tls else ''}://{shown}:{port}"
 
-    def show(self, store: Store, hub: Hub, numbers: Numbers | None = None) -> None:
-        """What `run` serves."""
+    def show(self, store: Store, gate: Gate, hub: Hub, numbers: Numbers | None = None) -> None:
+        """What `run` serves, to whom the gate lets in: one that asks for tokens if it `needs`."""
         app = make_app(
             store,
-            store.access if self.needs.tokens else None,
+            gate,
             hub,
             self.needs.tls,
             local=self._local,

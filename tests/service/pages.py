@@ -9,14 +9,15 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from formwright.service.errors import SetupError
+from formwright.service.gate import Gate
 from formwright.service.settings import Settings
 from formwright.service.watch import Hub
 from formwright.service.web.site import WebSite
 
 
 @contextmanager
-def showing(store, port=0, **settings):
-    """Yields the address of a page of this store, as `http://...`."""
+def showing(store, port=0, failures=None, **settings):
+    """Yields the address of a page of this store, as `http://...`; `failures` as for a gate."""
     told, started = {}, threading.Event()
 
     async def show():
@@ -28,7 +29,8 @@ def showing(store, port=0, **settings):
         try:
             hub = Hub(store, in_thread)
             site = WebSite(Settings(web=f"127.0.0.1:{port}", **settings))
-            site.show(store, hub, lambda: (b"formwright_up 1\n", "text/plain; version=1.0.0"))
+            gate = Gate(store.access, failures=failures) if site.needs.tokens else Gate()
+            site.show(store, gate, hub, lambda: (b"formwright_up 1\n", "text/plain; version=1.0.0"))
             told.update(address=site.address, loop=loop, stop=stop)
         except SetupError as error:
             told.update(error=error)
@@ -40,6 +42,7 @@ def showing(store, port=0, **settings):
         site.stop()
         hub.stop()
         await running
+        gate.close()
 
     thread = threading.Thread(target=lambda: asyncio.run(show()))
     thread.start()

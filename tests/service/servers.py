@@ -43,6 +43,7 @@ def hosting(path, *, tokens=False, tls=(), limits=None, failures=None):
         await stop.wait()
         await host.stop()
         await running
+        gate.close()
         store.close()
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))

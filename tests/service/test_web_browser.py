@@ -8,7 +8,7 @@ import pytest
 from formwright.service.access import Scope
 from formwright.service.records import SearchState
 from formwright.service.store import open_store
-from formwright.service.web import app, findings, login
+from formwright.service.web import app, findings
 
 from . import shown
 from .pages import ask, place, showing
@@ -177,8 +177,7 @@ def test_who_flicks_between_tabs_holds_one_stream(chromium, page):
         driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", made)
 
 
-def test_someone_logs_in_filters_and_logs_out(chromium, file_store, monkeypatch):
-    monkeypatch.setattr(login, "TRIES", 3)
+def test_someone_logs_in_filters_and_logs_out(chromium, file_store):
     token, record = file_store.access.create("anna", Scope.READ)
     mine = file_store.seen_by("anna")
     shown.ended(mine, 4, "one that has ended")

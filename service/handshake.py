@@ -1,6 +1,7 @@
 """What a port speaks: nobody listens, TLS, or something else; and what its certificate says.
 
-Sockets only: it must not know gRPC, nor what is wanted. Next: `ports.py`, `server.py`.
+Sockets only: it must not know gRPC, nor what is wanted. Next: `client/mismatch.py` and the doctor's
+`checks/ports.py` and `checks/server.py`, which say what that means.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ def _greeting_grpc(context: ssl.SSLContext, pair: tuple[str, str] | None) -> ssl
     """Raises OSError, of which ssl.SSLError is one, for files that cannot be used."""
     context.set_alpn_protocols(["h2"])
     if pair:
-        context.load_cert_chain(*pair)
+        certificate, key = pair
+        # nobody is there to be asked for the password of a key
+        context.load_cert_chain(certificate, key or None, password=lambda: "")
     return context
 
 
