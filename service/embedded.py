@@ -67,6 +67,7 @@ def stop_server(process: subprocess.Popen[str]) -> None:
     """Ends it in order, and whatever it started with it."""
     if process.stdin is not None:
         process.stdin.close()
+    process.terminate()  # too: who has forked meanwhile holds that pipe open
     try:
         process.wait(STOP_S)
     except subprocess.TimeoutExpired:

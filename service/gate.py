@@ -14,7 +14,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import TypeVar
 
 from .access import EVERYBODY, Caller, Scope, hash_of, read_token
 from .errors import Forbidden, TooMany, Unauthenticated
@@ -29,7 +28,6 @@ NO_TOKEN = "this server wants a token; `formwright token create` makes one"
 TOO_MANY = "too many wrong tokens from this address; call again in a second"
 THREADS = 2
 LONGEST = 100  # of a session's secret
-T = TypeVar("T")
 
 
 class Gate:
@@ -51,6 +49,8 @@ class Gate:
         self._asking: dict[str, asyncio.Future[Caller]] = {}
         # of its own: many wrong tokens keep nothing else waiting
         self._threads = ThreadPoolExecutor(THREADS, "formwright-gate")
+        # and what writes keeps no look-up waiting for the database
+        self._writing = ThreadPoolExecutor(1, "formwright-sessions")
 
     @property
     def is_open(self) -> bool:
@@ -81,15 +81,25 @@ class Gate:
         if self._tokens is None:
             raise Unauthenticated("no token is asked for here")
         until = self._clock() + FRESH_S
-        secret = await self._run(self._tokens.open_session, caller, seconds)
+        write = asyncio.get_running_loop().run_in_executor
+        secret = await write(self._writing, self._tokens.open_session, caller, seconds)
         self._remember(_of(secret), caller, until)
         return secret
 
-    async def close_session(self, secret: str) -> None:
-        """It ends at once here, within `FRESH_S` on other servers; no error if there is none."""
-        if self._tokens is not None and secret:
-            await self._run(self._tokens.close_session, secret)
-            self._known.pop(_of(secret), None)
+    async def close_session(self, secret: str, peer: str) -> None:
+        """It ends at once here, within `FRESH_S` on other servers; no error if there is none.
+        Raises TooMany."""
+        if self._tokens is None:
+            return
+        try:
+            await self.of_session(secret, peer)  # strangers have nothing written
+        except Unauthenticated:
+            return
+        write = asyncio.get_running_loop().run_in_executor
+        await write(self._writing, self._tokens.close_session, secret)
+        key = _of(secret)
+        self._known.pop(key, None)
+        self._asking.pop(key, None)  # what was read before says nothing now
 
     async def _let_in(
         self, key: str, ask: Callable[[str], Caller], given: str, peer: str
@@ -109,6 +119,10 @@ class Gate:
         except Unauthenticated:
             self._known.pop(key, None)
             raise
+        except BaseException:  # nobody knows whether it is good
+            if not expected:
+                self._failures.give_back(peer)
+            raise
         if not expected:
             self._failures.give_back(peer)
         return caller
@@ -123,23 +137,23 @@ class Gate:
         """What the store says; those who ask the same at the same time wait for one answer."""
         asking = self._asking.get(key)
         if asking is None:
-            until = self._clock() + FRESH_S
-            asking = asyncio.ensure_future(self._run(ask, given))
+            until, run = self._clock() + FRESH_S, asyncio.get_running_loop().run_in_executor
+            asking = asyncio.ensure_future(run(self._threads, ask, given))
             self._asking[key] = asking
             asking.add_done_callback(partial(self._was_asked, key, until))
         return await asyncio.shield(asking)
 
     def _was_asked(self, key: str, until: float, asking: asyncio.Future[Caller]) -> None:
-        del self._asking[key]
-        if not asking.cancelled() and asking.exception() is None:
-            self._remember(key, asking.result(), until)
-
-    async def _run(self, call: Callable[..., T], *given: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *given)
+        well = not asking.cancelled() and asking.exception() is None
+        if self._asking.get(key) is asking:  # else it is out of date
+            del self._asking[key]
+            if well:
+                self._remember(key, asking.result(), until)
 
     def close(self) -> None:
         """Nobody is let in any more."""
-        self._threads.shutdown()
+        for threads in (self._threads, self._writing):
+            threads.shutdown()
 
     def admit(self, caller: Caller, scope: Scope) -> None:
         """Counts a call. Raises Forbidden, TooMany."""

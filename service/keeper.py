@@ -142,7 +142,7 @@ def _keep(store: Store, claim: ArtifactClaim, folder: Path) -> None:
     try:
         with leased(lambda: store.artifacts.renew(claim, LEASE_S)):
             keep(architecture, claim.spec, made, seeds=seeds, trial=claim.trial, progress=told)
-        store.artifacts.finish(claim, made)
+            store.artifacts.finish(claim, made)  # may wait for the database longer than the lease
     except InvalidRequest as error:  # what the database does not take
         store.artifacts.fail(claim, str(error))
     except (Fenced, ServiceError):
@@ -163,10 +163,15 @@ def main() -> int:
     given = parser.parse_args()
     logs.set_up_as_told()
     folder = Path(given.folder)
-    # whoever is killed removes nothing, and then this one does
-    follow_parent(lambda: shutil.rmtree(folder, ignore_errors=True), 0.0)
     try:
         store = open_store(taken(SETTINGS["database"]))
+
+        def end() -> None:
+            store.close()  # first: nothing is written of a folder that is half gone
+            shutil.rmtree(folder, ignore_errors=True)
+
+        # whoever is killed removes nothing, and then this one does
+        follow_parent(end, 0.0)
         keep_all(store, given.owner, folder)
         store.close()
     except ServiceError as error:

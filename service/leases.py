@@ -49,8 +49,10 @@ def follow_parent(told: Callable[[], None], patience_s: float) -> None:
         # not by `sys.stdin`, whose lock a process that ends by itself could not take
         while os.read(0, 4096):
             continue
-        told()
-        threading.Event().wait(patience_s)
-        os._exit(4)
+        try:
+            told()
+        finally:
+            threading.Event().wait(patience_s)
+            os._exit(4)
 
     threading.Thread(target=wait, daemon=True, name="formwright-parent").start()

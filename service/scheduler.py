@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import queue
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 from ..errors import FormwrightError
 from ..search import (
@@ -214,8 +216,9 @@ def run_scheduler(
     if with_parent:
         follow_parent(scheduler.stopping.set, LETTING_GO_S)
     else:
+        asked = _on_signal(scheduler.stopping.set)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: scheduler.stopping.set())
+            signal.signal(number, lambda *_: asked.put(None))
     keepers = Keepers(store, database, scheduler.owner, scheduler.stopping)
     try:
         with keepers:
@@ -226,6 +229,19 @@ def run_scheduler(
     finally:
         store.close()
     return 0
+
+
+def _on_signal(told: Callable[[], None]) -> queue.SimpleQueue[None]:
+    """What a handler of signals may put something into: then it is told, in a thread. The handler
+    itself may have interrupted who holds an Event's lock, and would wait for ever."""
+    asked: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def wait() -> None:
+        asked.get()
+        told()
+
+    threading.Thread(target=wait, name="formwright-signals", daemon=True).start()
+    return asked
 
 
 def main() -> int:

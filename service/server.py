@@ -56,12 +56,12 @@ async def serve(
     host.metrics.follow("formwright_scheduler_restarts_total", lambda: supervisor.restarts)
     port = _listen(host.server, settings.host, settings.port, credentials)
     await host.start()
-    parts = [host.run(), supervisor.run()]
+    parts = [asyncio.ensure_future(part) for part in (host.run(), supervisor.run())]
     if page is not None:
         if page.needs.tokens is not wanted.tokens:  # each by its own address
             gates.append(_gate(settings, store, page.needs.tokens))
         page.show(store, gates[-1], host.hub, host.metrics.render)
-        parts.append(page.run())
+        parts.append(asyncio.ensure_future(page.run()))
     running = asyncio.gather(*parts)
     stopping = _on_signals()
     if settings.with_parent:
@@ -79,10 +79,14 @@ async def serve(
         if page is not None:
             page.stop()
         await host.stop()
-        await running
-        for each in gates:
-            each.close()
-        store.close()
+        try:
+            await running
+        finally:
+            # if one part has failed, the others end nevertheless
+            await asyncio.gather(*parts, return_exceptions=True)
+            for each in gates:
+                each.close()
+            store.close()
 
 
 def _gate(settings: Settings, store: Store, asks: bool) -> Gate:

@@ -46,17 +46,22 @@ class Supervisor:
         while not self._stopping.is_set():
             owner = new_owner()
             started = loop.time()
-            self._process = await self._start(owner)
-            code = await self._ended(self._process)
-            self._process = None
-            if self._stopping.is_set():
-                return
-            self.restarts += 1
-            # its lease need not run out: it is known to be gone
-            await loop.run_in_executor(None, self._release, owner)
-            if loop.time() - started > STEADY_S:
-                wait = FIRST_WAIT_S
-            log.warning("the scheduler ended with code %d; another starts in %.1f s", code, wait)
+            try:
+                self._process = await self._start(owner)
+            except OSError as error:  # no memory, no process, no file is left for now
+                log.warning("the scheduler does not start, again in %.1f s: %s", wait, error)
+            else:
+                code = await self._ended(self._process)
+                self._process = None
+                if self._stopping.is_set():
+                    return
+                self.restarts += 1
+                # its lease need not run out: it is known to be gone
+                await loop.run_in_executor(None, self._release, owner)
+                if loop.time() - started > STEADY_S:
+                    wait = FIRST_WAIT_S
+                said = "the scheduler ended with code %d; another starts in %.1f s"
+                log.warning(said, code, wait)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), wait)
             wait = min(2 * wait, LONGEST_WAIT_S)

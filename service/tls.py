@@ -66,18 +66,21 @@ def _reason(error: ssl.SSLError, *paths: str) -> str:
     return str(error)
 
 
+def stamp_of(*paths: str) -> tuple[int, ...]:
+    """Differs once one of the files is another, has other content, or may be read by others."""
+    try:
+        found = [Path(path).stat() for path in paths if path]
+    except OSError:  # one is being replaced
+        return ()
+    return tuple(number for s in found for number in (s.st_mtime_ns, s.st_ctime_ns, s.st_ino))
+
+
 class _Files:
     """The files, and when they were last seen to change."""
 
     def __init__(self, certificate: str, key: str, client_ca: str) -> None:
         self._paths = (certificate, key, client_ca)
-        self._seen = self._stamp()
-
-    def _stamp(self) -> tuple[int, ...]:
-        try:
-            return tuple(Path(path).stat().st_mtime_ns for path in self._paths if path)
-        except OSError:  # one is being replaced
-            return ()
+        self._seen = stamp_of(*self._paths)
 
     def read(self) -> grpc.ServerCertificateConfiguration:
         """Raises SetupError."""
@@ -89,7 +92,7 @@ class _Files:
 
     def newer(self) -> grpc.ServerCertificateConfiguration | None:
         """Asked at every handshake; None: what there was is still right."""
-        stamp = self._stamp()
+        stamp = stamp_of(*self._paths)
         if stamp == self._seen:
             return None
         self._seen = stamp

@@ -93,6 +93,8 @@ class Hub:
     async def follow(self, id: str, after: int) -> AsyncGenerator[bytes, None]:
         """Encoded messages, until the search has ended. Raises NotFound, OutOfRange, and
         Stopping when the server stops, behind a bookmark."""
+        if self._stopping.is_set():
+            raise Stopping("the server is stopping; watch again")
         line = await self._joined(id, after)
         try:
             while not self._stopping.is_set():
@@ -163,7 +165,7 @@ class Hub:
     async def _look(self, id: str, line: _Line, now: Progress | None) -> bool:
         try:
             last, state = known(id, now)
-            while line.last < last:
+            while line.last < last and not self._stopping.is_set():
                 begin = line.last
                 end, message = await self._in_thread(encoded, self._store, id, begin, last)
                 line.messages.append((begin, end, message))
@@ -186,8 +188,8 @@ class Hub:
 
     @property
     def watchers(self) -> int:
-        """How many there are now."""
-        return sum(line.watchers for line in self._lines.values())
+        """How many there are now; asked from any thread."""
+        return sum(line.watchers for line in list(self._lines.values()))
 
     def stop(self) -> None:
         self._stopping.set()

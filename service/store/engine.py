@@ -45,7 +45,8 @@ class Database:
         self.where = url.database or "" if _is_sqlite(url) else url.render_as_string()
         self.is_sqlite = _is_sqlite(url)
         self._file = url.database if self.is_sqlite else None
-        self._engine = _engine(url, busy_s)
+        self._asked = threading.local()
+        self._engine = _engine(url, busy_s, self._check_wanted)
         snapshot = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
         self._reader = self._engine.execution_options(**snapshot)
         self._writer = self._engine.execution_options(**{_WRITES: True})
@@ -54,7 +55,6 @@ class Database:
             threading.Lock() if self.is_sqlite else nullcontext()
         )
         self._closed = threading.Event()
-        self._asked = threading.local()
         self._watching: sqlite3.Connection | None = None  # writes nothing, so that it sees all
 
     def seen_by(self, owner: str) -> Database:
@@ -74,10 +74,12 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """A transaction that may write: on SQLite the only one from its beginning; elsewhere it
         locks the row of its search first."""
-        with self._failures(), self._lock, self._writer.begin() as connection:
-            self._check_wanted()
-            yield connection
-            self._check_wanted()
+        with self._failures(), self._lock:
+            self._check_wanted()  # who has waited for other threads need not wait for processes
+            with self._writer.begin() as connection:
+                self._check_wanted()
+                yield connection
+                self._check_wanted()
 
     @contextmanager
     def unless(self, gone: Callable[[], bool]) -> Iterator[None]:
@@ -285,7 +287,8 @@ def _is_sqlite(url: URL) -> bool:
     return url.get_backend_name() == "sqlite"
 
 
-def _engine(url: URL, busy_s: float) -> Engine:
+def _engine(url: URL, busy_s: float, go_on: Callable[[], None]) -> Engine:
+    """`go_on` raises once a transaction that waits to begin is not wanted any more."""
     extra: dict[str, Any] = {"pool_pre_ping": True}  # a server may have closed a connection
     # whatever the database was made with: in SQL_ASCII texts would come as bytes
     extra["connect_args"] = {"client_encoding": "utf8"}
@@ -300,7 +303,7 @@ def _engine(url: URL, busy_s: float) -> Engine:
         raise SetupError(f"cannot use {url.render_as_string()}: {one_line(str(error))}") from error
     if _is_sqlite(url):
         event.listen(engine, "connect", _set_up_sqlite)
-        event.listen(engine, "begin", partial(_begin_sqlite, busy_s))
+        event.listen(engine, "begin", partial(_begin_sqlite, busy_s, go_on))
     return engine
 
 
@@ -312,7 +315,7 @@ def _set_up_sqlite(connection: Any, _: object) -> None:
     connection.execute("PRAGMA synchronous = FULL")  # what was committed survives a power cut
 
 
-def _begin_sqlite(busy_s: float, connection: Connection) -> None:
+def _begin_sqlite(busy_s: float, go_on: Callable[[], None], connection: Connection) -> None:
     # By the driver itself: every transaction begins here, and SQLAlchemy's own way to it is long.
     # A transaction that reads first and writes later fails at once if another has written
     # meanwhile, whatever the timeout; so one that is going to write says so from the start.
@@ -333,6 +336,7 @@ def _begin_sqlite(busy_s: float, connection: Connection) -> None:
                 busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
                 if not busy or time.monotonic() > until:
                     raise OperationalError("BEGIN IMMEDIATE", None, error) from error
+                go_on()
                 time.sleep(random.uniform(*_LOOK_S))
     finally:
         raw.execute(f"PRAGMA busy_timeout = {round(busy_s * 1000)}")

@@ -38,9 +38,9 @@ def restore(file: str | Path, database: str, told: Told = silent) -> Copied:
         except InternalError as error:
             raise InvalidRequest(f"{where} is damaged, nothing is restored: {error}") from error
         with closing(Database(url)) as target:
+            target.make_file()  # whoever opens it first makes it, and only this one for its owner
             with target.read() as connection:
                 _check_empty(connection, target.where)
-            target.make_file()
             target.use_write_ahead_log()
             with source.read() as read, target.write() as written:
                 lock_all(written, LOCK)

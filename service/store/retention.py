@@ -59,10 +59,11 @@ class Retention:
         going, counted = set(keys) if dry_run else set(), set[str]()
         for key in keys:
             with self._a_moment(dry_run) as connection:
+                if not dry_run:  # who waited for its row has to ask anew, with a new snapshot
+                    lock = select(searches.c.key).where(searches.c.key == key)
+                    connection.execute(lock.with_for_update())
                 still = select(searches).where(_old_search(connection, age, keep_front))
-                row = connection.execute(
-                    still.where(searches.c.key == key).with_for_update()
-                ).one_or_none()
+                row = connection.execute(still.where(searches.c.key == key)).one_or_none()
                 if row is None:
                     continue  # somebody was faster, or wants it
                 these = files.c.search_key == key

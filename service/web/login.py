@@ -51,8 +51,8 @@ class Door:
         return await self._gate.open_session(caller, SESSION_S)
 
     async def leave(self, request: HTTPConnection) -> None:
-        """Ends the session."""
-        await self._gate.close_session(request.cookies.get(self.cookie, ""))
+        """Ends the session. Raises TooMany."""
+        await self._gate.close_session(request.cookies.get(self.cookie, ""), peer_of(request))
 
     def remember(self, answer: Response, secret: str) -> None:
         """Has the browser send the session with each request from now on."""

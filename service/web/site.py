@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -23,7 +23,7 @@ from ..exposure import exposure
 from ..gate import Gate
 from ..settings import Settings
 from ..store import Store
-from ..tls import server_context
+from ..tls import server_context, stamp_of
 from ..watch import Hub
 from .app import Numbers, make_app
 from .guard import LONGEST_HEAD
@@ -190,7 +190,11 @@ class WebSite:
         host, port = read_place(settings.web, settings.host)
         self._files = (settings.certificate, settings.key, settings.client_ca)
         self.needs = exposure(host, *self._files, settings.tokens)
+        self._seen = stamp_of(*self._files)  # before they are read
         self._context = server_context(*self._files) if self.needs.tls else None
+        self._newest: ssl.SSLContext | None = None
+        if self._context is not None:
+            self._context.sni_callback = self._renewed
         self._local = is_loopback(host)
         self._socket = listen(host, port)
         self._server: _Server | None = None
@@ -253,21 +257,18 @@ class WebSite:
     async def _renew(self) -> None:
         """A certificate that is renewed needs no restart; one that cannot be used changes
         nothing."""
-        seen = self._stamp()
         while self._context is not None:
             await asyncio.sleep(LOOK_S)
-            stamp = self._stamp()
-            if stamp == seen:
+            stamp = stamp_of(*self._files)
+            if stamp == self._seen:
                 continue
-            seen = stamp
+            self._seen = stamp
             try:
-                server_context(*self._files)
-                self._context.load_cert_chain(*self._files[:2], password=lambda: "")
+                self._newest = server_context(*self._files)
             except (SetupError, OSError) as error:
                 log.warning("the page's certificate is not renewed: %s", error)
 
-    def _stamp(self) -> list[int]:
-        try:
-            return [Path(path).stat().st_mtime_ns for path in self._files if path]
-        except OSError:  # one is being replaced
-            return []
+    def _renewed(self, connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+        """Before the certificate is shown: a context is taken as a whole, or not at all."""
+        if self._newest is not None:
+            connection.context = self._newest

@@ -8,6 +8,7 @@ Next: `app.py`, which has some for each kind of work.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -35,20 +36,20 @@ class Threads:
         with self._lock:
             if self._closed:
                 raise RuntimeError("no threads any more")
+            if self._begun < min(self._open + 1, self._count):
+                name = f"{self._name}-{self._begun + 1}"
+                threading.Thread(target=self._go_on, name=name, daemon=True).start()
+                self._begun += 1  # only now: there may be no more threads for us
             self._work.put((future, lambda: call(*given)))
             self._open += 1
-            if self._begun < min(self._open, self._count):
-                self._begun += 1
-                name = f"{self._name}-{self._begun}"
-                threading.Thread(target=self._go_on, name=name, daemon=True).start()
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
         """What waits is cancelled, what is being done comes to nothing."""
         with self._lock:
             self._closed = True
-            while not self._work.empty():
-                if (work := self._work.get()) is not None:
+            with contextlib.suppress(queue.Empty):
+                while (work := self._work.get_nowait()) is not None:
                     work[0].cancel()
             for _ in range(self._begun):
                 self._work.put(None)
