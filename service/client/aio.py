@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -172,11 +172,11 @@ class AsyncClient:
             before, record = record, await self._patiently(calls.artifact(id, number))
             if record != before:
                 told(record)
-        download = await asyncio.to_thread(Download, to, record)
-        for part in await asyncio.to_thread(download.missing):
-            while not await asyncio.to_thread(part.is_there):
-                await self._fetch(id, number, part)
-        return download.finish()
+        with closing(await asyncio.to_thread(Download, to, record)) as download:
+            for part in await asyncio.to_thread(download.missing):
+                while not await asyncio.to_thread(part.is_there):
+                    await self._fetch(id, number, part)
+            return download.finish()
 
     async def _known(self, id: str, number: int) -> ArtifactRecord | None:
         try:

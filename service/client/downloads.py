@@ -7,7 +7,9 @@ from. Next: `sync.py`.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 from pathlib import Path
 
 from ..errors import Failed, InternalError, InvalidRequest
@@ -37,18 +39,30 @@ class Download:
         if record.state is ArtifactState.FAILED:
             raise Failed(f"trial {record.number} could not be kept: {record.error}")
         check_folder(to, record)
-        self._to = Path(to).absolute()
+        self._to, self._record = Path(to).absolute(), record
         self._done = _is_whole(self._to, record)
         content = "".join(f"{file.path} {file.sha256}\n" for file in record.files)
         digest = hashlib.sha256(content.encode()).hexdigest()[:12]
         self._half = self._to.parent / f".{self._to.name}.{digest}.part"
         self._parts = [Part(self._half, file) for file in record.files]
+        self._held = -1
 
     def missing(self) -> list[Part]:
-        """What is to be fetched; makes the folder for it."""
+        """What is to be fetched; makes the folder for it, and keeps others away from it until
+        `close()`. Raises InvalidRequest if somebody else fetches the same to the same place."""
         if self._done:
             return []
         self._half.mkdir(parents=True, exist_ok=True)
+        try:
+            self._held = os.open(self._half, os.O_RDONLY)  # whoever ends lets go of it
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            said = f"another process fetches it to {self._to} now; wait for it, or name another"
+            raise InvalidRequest(said, "to") from error
+        if _is_whole(self._to, self._record):  # which has ended meanwhile
+            self._half.rmdir()
+            self._done = True
+            return []
         return [part for part in self._parts if not part.is_there()]
 
     def finish(self) -> Path:
@@ -58,6 +72,12 @@ class Download:
                 self._to.rmdir()
             self._half.rename(self._to)
         return self._to
+
+    def close(self) -> None:
+        """Others may go on."""
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
 
 
 class Part:

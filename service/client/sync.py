@@ -204,11 +204,11 @@ class Client:
             before, record = record, self._patiently(calls.artifact(id, number))
             if record != before:
                 told(record)
-        download = Download(to, record)
-        for part in download.missing():
-            while not part.is_there():
-                self._fetch(id, number, part)
-        return download.finish()
+        with closing(Download(to, record)) as download:
+            for part in download.missing():
+                while not part.is_there():
+                    self._fetch(id, number, part)
+            return download.finish()
 
     def _known(self, id: str, number: int) -> ArtifactRecord | None:
         try:

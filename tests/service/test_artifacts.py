@@ -248,6 +248,9 @@ def test_a_fetch_goes_on_where_one_ended(store, url, tmp_path):
                 return ask(method, request)
 
             client._wire.stream = stream
+            with pytest.raises(InvalidRequest, match="another process fetches it"):
+                client.fetch(id, 0, to)
+            half.close()
             client.fetch(id, 0, to)
         assert {path.name: path.read_bytes() for path in to.iterdir()} == CONTENTS
         assert asked == {PIECE + 7: [PIECE + 7], 9: [9, 0]}.get(len(begun), [0])

@@ -73,9 +73,13 @@ export async function figures() {
   return fresh;
 }
 
+let asked = 0; // how often
+
 // Everything anew; returns whether it is as of now: what takes long is not made for every event.
 export async function refresh() {
+  const mine = ++asked;
   const text = await (await ask(location.href, "text/html")).text();
+  if (mine !== asked) return true; // what is older would come after what is newer
   const fresh = new DOMParser().parseFromString(text, "text/html");
   for (const part of fresh.querySelectorAll("[data-part]")) {
     const old = document.getElementById(part.id);
