@@ -52,7 +52,6 @@ def peak_of(changes: Iterable[int]) -> int:
 def _changes(call: Call) -> list[int]:
     """Bytes taken (above 0) and given back, in order."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read once; else it tells of each start
-    gc.collect()
     was = gc.isenabled()
     gc.disable()  # what it frees in between is not the call's
     try:

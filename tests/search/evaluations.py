@@ -59,3 +59,5 @@ WHOLE = Evaluation(
     timeout_s=600,
 )
 TINY = replace(WHOLE, metrics=("quality",))
+PLAIN = replace(WHOLE, architecture=arch(BlockSpec.of("pool", size=3)))
+"""Compiled in less time, for what is no matter of attention."""

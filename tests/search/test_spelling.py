@@ -12,10 +12,12 @@ from formwright.search.space import Signature
 from formwright.search.spec import ArchSpec, BlockSpec, LayerSpec, StageSpec
 from formwright.search.spelling import CHANNEL, OF_DEPTH, STILL, Here, spelled
 
-WIDTH, STEPS = 8, 10
+# The third step is the first whose outputs depend on gradients inside a branch of scale 0; the
+# norm that fades is another one behind its second.
+WIDTH, STEPS = 8, 4
 DRAWN_NORMS = [
     *map(BlockSpec, ("layer", "rms", "none", "scaled_layer", "scaled_rms", "crms")),
-    BlockSpec.of("prepbn", steps=4),
+    BlockSpec.of("prepbn", steps=2),
 ]
 ROW = BlockSpec.of("tokens", vocabulary=11, length=6, causal=True, positions=True)
 IMAGE = BlockSpec.of("image", channels=1, height=4, width=4, patch=1, positions=True)
