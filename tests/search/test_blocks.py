@@ -11,7 +11,7 @@ import formwright
 from formwright.compiler import Reason, collect
 from formwright.search.blocks import BLOCKS, Causal, Kind, Site
 
-from .samples import SETTINGS, SITE, every_sample, make
+from .samples import SAMPLES, SETTINGS, SITE, every_sample, make
 
 
 def gradients(module, x):
@@ -45,11 +45,18 @@ def test_gradients_reach_every_parameter(sample):
         assert gradient.abs().max() > 0
 
 
-@every_sample
-@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
-def test_compiled_is_as_eager(sample, training):
-    if sample[0].name == "identity":
-        pytest.skip("there is nothing to compile")
+# Each block both ways, its further samples in turn; of identity there is nothing to compile.
+COMPILED = [
+    pytest.param((block := BLOCKS.load(name), *block.samples[at]), mode, id=f"{mode}-{name}-{at}")
+    for name, at in SAMPLES
+    if name != "identity"
+    for mode in (("inference", "training") if at == 0 else (("inference", "training")[at % 2],))
+]
+
+
+@pytest.mark.parametrize(("sample", "mode"), COMPILED)
+def test_compiled_is_as_eager(sample, mode):
+    training = mode == "training"
     module, x = make(sample)
     module.train(training)
     compiled = torch.compile(
