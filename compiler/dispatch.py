@@ -87,7 +87,9 @@ class Dispatcher:
         """Lower a leaf, once, whoever comes first."""
         with self._lock:
             if leaf.executable is None:
-                leaf.executable, leaf.guards = self._lower(leaf.graph, leaf.name, inputs)
+                executable, guards = self._lower(leaf.graph, leaf.name, inputs)
+                leaf.guards = guards  # first: who sees an executable asks no lock for its guards
+                leaf.executable = executable
 
     def _otherwise(self, choice: Choice) -> Leaf | Choice:
         with self._lock:

@@ -3,8 +3,9 @@ hold all the same.
 
     report = chaos(folder, workers=2, kills=16, drivers=4, seed=0)
 
-Used by the tests in small and by benchmarks/chaos.py for hundreds of kills. It must not know how a
-search works. Next: `run/loop.py`.
+The search cannot be done before all are killed, however late the kills come: its last trials do not
+end until then. Used by the tests in small and by benchmarks/chaos.py for hundreds of kills. It must
+not know how a search works. Next: `run/loop.py`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -55,10 +57,14 @@ def spec_of(trials: int, seed: int) -> SearchSpec:
     return SearchSpec(trials=trials, seed=seed, sampler="tpe", attempts=100, target="eager")
 
 
-def slowly(evaluation: Evaluation) -> Measurement:
-    """A pure function of the architecture, after 50 to 250 ms."""
+def slowly(evaluation: Evaluation, hold: Path) -> Measurement:
+    """A pure function of the architecture, after 50 to 250 ms, and not while there is a file
+    `hold`."""
     number = int(evaluation.architecture.fingerprint()[3:11], 16)
     time.sleep(0.05 + number % 200 / 1000)
+    ends = time.monotonic() + PATIENCE_S
+    while hold.exists() and time.monotonic() < ends:
+        time.sleep(0.02)
     return scored(evaluation)
 
 
@@ -70,17 +76,32 @@ def scored(evaluation: Evaluation) -> Measurement:
     )
 
 
+def hold_of(path: Path) -> Path:
+    """The file that keeps the last trials of the search with this log from ending: its driver makes
+    it when few are left, and whoever kills removes it once all are killed."""
+    return path.with_suffix(".hold")
+
+
 def search(path: str, trials: int, seed: int, workers: int) -> None:
     """The driver's process: goes on with the log, and says what it has recorded."""
     from .run.ray_pool import RayPool
 
-    def seen(trial: Trial) -> None:
-        print(trial.number, trial.state.value, flush=True)
-
-    spec, pool = spec_of(trials, seed), RayPool(slowly, workers)
+    spec, hold = spec_of(trials, seed), hold_of(Path(path))
+    pool = RayPool(partial(slowly, hold=hold), workers)
     print("ready", flush=True)
     try:
-        drive(spec, pool, FileLog(path, spec), seen)
+        log = FileLog(path, spec)
+        ended = {trial.number for trial in log.history() if trial.state.final}
+
+        def seen(trial: Trial) -> None:
+            if trial.state.final:
+                ended.add(trial.number)
+            # as many as there are workers may have ended with this one, and as many are running
+            if len(ended) >= trials - 3 * workers:
+                hold.touch()
+            print(trial.number, trial.state.value, flush=True)
+
+        drive(spec, pool, log, seen)
         print("done", flush=True)
     finally:
         pool.close()
@@ -97,7 +118,9 @@ def chaos(
     told: Callable[[str], None] = lambda line: None,
 ) -> Report:
     """Runs a search of `trials` until it is done; meanwhile `kills` workers and `drivers` drivers
-    are killed with SIGKILL, at times that `seed` draws. `told` gets a line now and then."""
+    are killed with SIGKILL, at times that `seed` draws: all of them, or the report says so. `told`
+    gets a line now and then. Of `drivers` there must be fewer than a search bears over one trial,
+    ten, and of `trials` more than three for each worker."""
     rng, report, path = random.Random(seed), Report(), folder / "chaos.jsonl"
     plan = ["worker"] * kills + ["driver"] * drivers
     rng.shuffle(plan)
@@ -106,7 +129,7 @@ def chaos(
     while True:
         driver = _Driver(path, trials, seed, workers, acknowledged)
         try:
-            done = _until_killed(driver, plan, rng, report)
+            done = _until_killed(driver, plan, hold_of(path), rng, report)
         finally:
             driver.end()
         told(f"{report.workers_killed} workers and {report.drivers_killed} drivers killed")
@@ -161,10 +184,15 @@ class _Driver:
         left(self.children, 30)
 
 
-def _until_killed(driver: _Driver, plan: list[str], rng: random.Random, report: Report) -> bool:
-    """Kills workers by the plan until it is the driver's turn, or the search is done: True then."""
+def _until_killed(
+    driver: _Driver, plan: list[str], hold: Path, rng: random.Random, report: Report
+) -> bool:
+    """Kills workers by the plan until it is the driver's turn, or the search is done: True then.
+    Once nobody is left to kill, the search may end."""
     next_kill = 0.0
     while not driver.done.is_set():
+        if not plan:
+            hold.unlink(missing_ok=True)  # each time: the driver may make it later
         if driver.process.poll() is not None:
             driver.done.wait(1.0)
             if driver.done.is_set():

@@ -17,6 +17,7 @@ from .objective import Measurement
 from .run.pool import Job, Outcome, Pool
 from .spec import ArchSpec
 
+LIMIT_S = 300  # for what takes a moment; only a pool that is wrong takes so long
 GOOD, RAISES, REFUSES, UNPICKLABLE, DIES, HANGS, SLOW = range(7)
 
 
@@ -38,7 +39,7 @@ def toy(evaluation: Evaluation) -> Measurement:
     return Measurement({"quality": float(evaluation.batch)}, {"pid": os.getpid()})
 
 
-def job(number: int, behaviour: int = GOOD, timeout_s: int = 60) -> Job:
+def job(number: int, behaviour: int = GOOD, timeout_s: int = LIMIT_S) -> Job:
     """A job whose measurement is its number."""
     architecture = ArchSpec.of_images((1, 8, 8), 10, 2, 32, ())
     evaluation = Evaluation(
@@ -61,7 +62,7 @@ class PoolContract:
     def make(self) -> Pool:
         raise NotImplementedError
 
-    def collect(self, pool: Pool, count: int, limit_s: float = 60.0) -> dict[int, Outcome]:
+    def collect(self, pool: Pool, count: int, limit_s: float = LIMIT_S) -> dict[int, Outcome]:
         """The outcomes of `count` jobs by number. Fails if one comes twice or not at all."""
         outcomes: dict[int, Outcome] = {}
         ends = time.monotonic() + limit_s

@@ -29,6 +29,8 @@ from .reaper import Reaper
 
 CONNECT_S = 5.0
 START_S = 120.0
+# Ray gives its own node 30 s to register, which a busy machine may need for something else
+TIMED_OUT = "The current node timed out during startup"
 LONGEST = 25  # characters
 OBJECT_STORE = 80 * 2**20  # bytes; measurements are small, and Ray would take 30 % of the memory
 
@@ -222,6 +224,16 @@ def _start(cpus: int, address: str | None) -> Callable[[], None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
     if address is not None:
         return connect(address)
+    try:
+        return _start_here(cpus)
+    except PoolError as error:
+        if TIMED_OUT not in str(error):
+            raise
+    return _start_here(cpus)
+
+
+def _start_here(cpus: int) -> Callable[[], None]:
+    """Starts a Ray of our own; returns what ends it. One that does not start leaves nothing."""
     here = tempfile.gettempdir()
     # Ray puts sockets some 70 characters below, and their paths end at 107
     try:

@@ -3,8 +3,8 @@
 Ray's agents survive a driver that is killed. The parent starts this with a pipe as its standard
 input and writes lines of JSON: a `folder`, and `processes`, (pid, start time) each. When the pipe
 closes, because the parent closed it or died, those processes and all that have the folder on their
-command line are killed with their children, and the folder is removed. It must not import ray.
-Next: `ray_pool.py`.
+command line are killed with their children, and the folder is removed, until nothing of them is
+left. It must not import ray. Next: `ray_pool.py`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
+
+LIMIT_S = 60.0  # for all of it
+ROUND_S = 2.0  # for those that are killed to be gone
 
 
 class Reaper:
@@ -42,7 +47,7 @@ class Reaper:
     def close(self) -> None:
         if self._child.stdin is not None:
             self._child.stdin.close()
-        self._child.wait(timeout=30)
+        self._child.wait(timeout=2 * LIMIT_S)
 
 
 def reap() -> None:
@@ -54,12 +59,26 @@ def reap() -> None:
         given = json.loads(line)
         folder = given.get("folder", folder)
         rows += given.get("processes", [])
-    doomed = list({p for top in _found(rows, folder) for p in (top, *_children(top))})
-    for process in doomed:
-        with suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(doomed, timeout=10)
-    shutil.rmtree(folder, ignore_errors=True)
+    end(rows, folder)
+
+
+def end(rows: Sequence[tuple[int, float]], folder: str) -> None:
+    """Looks, kills and removes until nothing is found any more: what was killed may have started
+    another just before, and have written once more where all was removed. Nothing without a folder:
+    the parent died before it could name one, and the empty word is on every command line."""
+    if not folder:
+        return
+    until = time.monotonic() + LIMIT_S
+    while True:
+        doomed = {p for top in _found(rows, folder) for p in (top, *_children(top)) if _alive(p)}
+        for process in doomed:
+            with suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(list(doomed), timeout=ROUND_S)
+        shutil.rmtree(folder, ignore_errors=True)
+        if (not doomed and not Path(folder).exists()) or time.monotonic() > until:
+            return
+        time.sleep(0.02)
 
 
 def _found(rows: Sequence[tuple[int, float]], folder: str) -> Iterator[psutil.Process]:
@@ -72,6 +91,14 @@ def _found(rows: Sequence[tuple[int, float]], folder: str) -> Iterator[psutil.Pr
         with suppress(psutil.Error):
             if any(folder in argument for argument in process.cmdline()):
                 yield process
+
+
+def _alive(process: psutil.Process) -> bool:
+    """A zombie is not: it is there until its parent asks, which it may never do."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:

@@ -8,9 +8,10 @@ import threading
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 from formwright.compiler import FormwrightWarning, Options, Reason, Report, collect
+from formwright.compiler.dispatch import Dispatcher, Leaf
 from formwright.compiler.graph import aten, op_name
 from formwright.compiler.passes.contract import Outcome, Pass
 from formwright.compiler.passes.hoist_weights import hoist_weights
@@ -214,6 +215,28 @@ def test_threads_share_one_compiled_model():
 
     assert not errors
     assert sorted(v.name for v in report.variants) == ["all_ones+prepared", "prepared"]
+
+
+def test_whoever_sees_an_executable_sees_its_guards():
+    """Another thread comes at the worst moment: just when the graph has been lowered."""
+    seen = []
+
+    class Seen(Leaf):
+        def __setattr__(self, name, value):
+            super().__setattr__(name, value)
+            if name == "executable" and value is not None:
+                other = threading.Thread(target=lambda: seen.append(dispatcher(5)))
+                other.start()
+                other.join()
+
+    def lower(graph, name, inputs):
+        return lambda n: "of the first shape", [lambda n: n == 3]
+
+    leaf = Seen("general", fx.GraphModule({}, fx.Graph()))
+    dispatcher = Dispatcher(leaf, lower, lambda n: "fallback")
+
+    assert dispatcher(3) == "of the first shape"
+    assert seen == ["fallback"]
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Trainings that are cut, by a rung or by a kill, end as those that were not, bit for bit."""
 
+import itertools
 import os
 import pickle
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -145,22 +147,38 @@ def test_the_trained_model_can_be_had_again(evaluation, tmp_path):
         assert right == pytest.approx(values["quality"])
 
 
+# It does not take its last step: however late it is killed, it has not ended. The task is one that
+# loads no scikit-learn, which would take longer than all the rest.
 SCRIPT = """
-import pickle, sys
+import pickle, sys, time
+sys.path.insert(0, sys.argv[2])
+from evaluations import counting
 from formwright.search.evaluate import checkpoint
 from formwright.search.evaluate.evaluator import evaluate
-checkpoint.EVERY_S = 0.02
-evaluate(pickle.load(open(sys.argv[1], "rb")))
+from formwright.search.evaluate.train import Training
+from formwright.search.tasks import TASKS
+TASKS._loaded["counting"] = counting(score="bits", pretrain="next")
+evaluation = pickle.load(open(sys.argv[1], "rb"))
+step = Training._step
+def waiting(training, descend):
+    if training.step + 1 == evaluation.budget.amount:
+        time.sleep(600)
+    return step(training, descend)
+Training._step = waiting
+checkpoint.EVERY_S = 0.0
+evaluate(evaluation)
 """
 
 
 def test_a_killed_process_has_a_successor(tmp_path):
     folder = tmp_path / "kept"
-    kept = replace(TINY, budget=Budget(150), checkpoint=str(folder))
+    kept = replace(SPOKEN, budget=Budget(60), checkpoint=str(folder))
     (tmp_path / "evaluation").write_bytes(pickle.dumps(kept))
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path / "evaluation")])
-    ends = time.monotonic() + 120
+    given = [str(tmp_path / "evaluation"), str(Path(__file__).parent)]
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, *given])
+    ends = time.monotonic() + 300
     while not list(folder.glob("*.training")) and time.monotonic() < ends:
+        assert process.poll() is None
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
@@ -276,7 +294,10 @@ def test_every_field_is_in_the_name_or_has_nothing_to_do_with_the_training():
     assert len(names | {key(NINE, 6e-3), key(NINE, 1e-3)}) == len(CHANGED) + 2
 
 
-def test_a_training_by_the_clock_goes_on_with_its_clock(tmp_path):
+def test_a_training_by_the_clock_goes_on_with_its_clock(tmp_path, monkeypatch):
+    reads = itertools.count()  # 8 ms from one to the next, and so a step
+    clock = SimpleNamespace(perf_counter=lambda: 0.008 * next(reads))
+    monkeypatch.setattr(train, "time", clock)
     kept = replace(TINY, budget=Budget(0.2, "seconds"), checkpoint=str(tmp_path / "kept"))
     first = learnt(replace(kept, until=0.5)).best.course
     then = learnt(kept).best.course

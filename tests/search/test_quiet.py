@@ -6,9 +6,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
+from contextlib import suppress
 
 import pytest
 
+from formwright.search.evaluate import quiet
 from formwright.search.evaluate.quiet import VARIABLE, alone, folder, working
 
 HANG = 20.0  # seconds; only a hang takes so long
@@ -137,9 +140,10 @@ def test_slices_run_side_by_side(start):
 def test_nothing_works_while_somebody_measures(start, tmp_path):
     for _ in range(2):
         start(MARK, tmp_path)
-    seen = set()
-    for until in (None, in_time()) * 10:
-        with alone(until):
+    seen, rounds, ends = set(), 0, in_time()
+    while rounds < 20 or (not seen and time.monotonic() < ends):
+        rounds += 1
+        with alone(in_time() if rounds % 2 else None):
             assert not [name for name in os.listdir(tmp_path) if name.isdigit()]
             time.sleep(0.002)
             assert not [name for name in os.listdir(tmp_path) if name.isdigit()]
@@ -219,14 +223,24 @@ def test_measuring_inside_a_slice_is_refused():
         pass
 
 
+def locks_open():
+    """How many descriptors of this process are of files in the folder of the locks."""
+    found = 0
+    for name in os.listdir("/dev/fd"):
+        with suppress(OSError):  # the one that lists them is closed by now
+            found += os.readlink(f"/dev/fd/{name}").startswith(folder() + os.sep)
+    return found
+
+
 def test_an_error_inside_frees_the_locks_and_closes_the_files():
-    before = len(os.listdir("/dev/fd"))
+    with working():
+        assert locks_open() == 1
     for section in (working, alone):
         with pytest.raises(ZeroDivisionError), section():
             raise ZeroDivisionError
     with alone(in_time()):
         pass
-    assert len(os.listdir("/dev/fd")) == before
+    assert locks_open() == 0
 
 
 def test_the_folder_is_the_users_own(monkeypatch):
@@ -247,34 +261,68 @@ def test_work_goes_on_beside_a_measurer_that_hangs(start, monkeypatch):
     assert len(done) == 2
 
 
-def test_a_measurer_that_waits_is_not_one_that_hangs(start, monkeypatch, tmp_path):
+class Clock:
+    """Of the locks: it goes only while the thread named "measurer" sleeps, so that a machine that
+    stands still is no time at all. Counts the naps of each thread."""
+
+    def __init__(self):
+        self.now, self.naps = 0.0, Counter()
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        name = threading.current_thread().name
+        if name == "measurer":
+            self.now += seconds
+        self.naps[name] += 1
+        time.sleep(0.001)
+
+
+def until(true):
+    """Waits until it is; fails if it never is."""
+    ends = in_time()
+    while not true():
+        assert time.monotonic() < ends
+        time.sleep(0.001)
+
+
+def test_a_measurer_that_waits_is_not_one_that_hangs(start, monkeypatch):
     """However long the slice is that it waits for, nobody works while it then measures."""
-    monkeypatch.setattr("formwright.search.evaluate.quiet.PATIENCE_S", 0.3)
-    monkeypatch.setattr("formwright.search.evaluate.quiet.SIGN_S", 0.1)
+    clock, spans = Clock(), {}
+    monkeypatch.setattr(quiet, "time", clock)
+    monkeypatch.setattr(quiet, "PATIENCE_S", 0.03)
+    monkeypatch.setattr(quiet, "SIGN_S", 0.01)
     compiler = start(HOLD_WORKING)
-    spans = {}
 
     def measure():
         with alone() as alive:
-            entered = time.monotonic()
+            entered = clock.now
             for _ in range(10):
-                time.sleep(0.1)
+                clock.sleep(0.01)
                 alive()
-            spans["alone"] = entered, time.monotonic()
+                looked = clock.naps["worker"]
+                until(lambda: clock.naps["worker"] > looked or "working" in spans)  # noqa: B023
+            spans["alone"] = entered, clock.now
 
     def work():
         with working():
-            spans["working"] = time.monotonic()
+            spans["working"] = clock.now
 
-    threads = [threading.Thread(target=measure), threading.Thread(target=work)]
-    threads[0].start()
-    time.sleep(0.1)
-    threads[1].start()
-    time.sleep(1.0)
+    measurer = threading.Thread(target=measure, name="measurer")
+    worker = threading.Thread(target=work, name="worker")
+    measurer.start()
+    until(lambda: clock.naps["measurer"])  # it is through the turnstile
+    worker.start()
+    until(lambda: clock.naps["worker"])
+    waited = clock.now + 3 * quiet.PATIENCE_S
+    until(lambda: clock.now > waited)
     assert spans == {}
     compiler.stdin.write("\n")
     compiler.stdin.flush()
-    for thread in threads:
+    for thread in (measurer, worker):
         thread.join(HANG)
 
-    assert spans["working"] >= spans["alone"][1]
+    entered, left = spans["alone"]
+    assert left - entered > 3 * quiet.PATIENCE_S
+    assert spans["working"] >= left
