@@ -26,7 +26,7 @@ spec = SearchSpec(
 )
 if given.quick:
     given.workers = 0
-    spec = replace(spec, trials=4, steps=9, target="eager")
+    spec = replace(spec, trials=3, steps=9, target="eager")
 found = run_search(spec, workers=given.workers)
 print(as_text(found))
 

@@ -10,10 +10,11 @@ from formwright.compiler import ConversionError, collect, convert
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--quick", action="store_true", help="without generating code")
-target = {"target": "eager"} if parser.parse_args().quick else {}
+quick = parser.parse_args().quick
+target = {"target": "eager"} if quick else {}
 
 torch.manual_seed(0)
-sizes = {"n_embd": 256, "n_layer": 4, "n_head": 4, "vocab_size": 1000}
+sizes = {"n_embd": 256, "n_layer": 2 if quick else 4, "n_head": 4, "vocab_size": 1000}
 model = GPT2LMHeadModel(GPT2Config(bos_token_id=1, eos_token_id=2, **sizes)).eval()
 ids = torch.randint(0, 1000, (2, 64))
 with torch.no_grad():

@@ -38,7 +38,7 @@ spec = SearchSpec(
 )
 if given.quick:
     given.workers = 0
-    spec = replace(spec, trials=3, steps=4, target="eager", rates=(6e-3,), latency="whole")
+    spec = replace(spec, trials=2, steps=4, target="eager", rates=(6e-3,), latency="whole")
 found = run_search(spec, workers=given.workers)
 print(as_text(found))
 for trial in found.front():

@@ -7,6 +7,7 @@ It must not know what clients do meanwhile. Next: `testing_chaos.py`.
 from __future__ import annotations
 
 import os
+import random
 import socket
 import subprocess
 import threading
@@ -26,16 +27,19 @@ from .embedded import start_server, stop_server
 AGAIN_S = 0.1  # between the end of one and the start of the next; systemd's RestartSec
 LOOK_S = 0.02
 GONE_S = 40.0  # after which nothing is left of one that was killed
+LEFT_S = 5.0  # after which nothing is left of one that has ended in order
+PORTS = range(20_000, 32_000)  # which no system gives to those that ask for any
 MARK = "TESTED_FORMWRIGHT_UNIT"  # in the environment of all that are started
 KINDS = ("server", "scheduler", "worker", "raylet")
 
 
 def free_port() -> int:
-    """One that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """One that nobody listens on now, and that nobody is given by chance before it is used."""
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def health(address: str, timeout_s: float = 1.0) -> str:
@@ -137,9 +141,12 @@ class Unit:
         self._thread.join()
         self.undertaker.close()
         wrong = [f"left behind: {line}" for line in self.undertaker.late]
-        wrong += [f"left behind, unseen: {p}" for p in left(with_variable(MARK, self._mark), 5)]
+        wrong += [f"left behind, unseen: {p}" for p in self._left()]
         wrong += [f"a server ended by itself, with {code}" for code in self.ended]
         return wrong + [f"in the log: {line}" for line in self.bad_lines()]
+
+    def _left(self) -> list[psutil.Process]:
+        return left(with_variable(MARK, self._mark), LEFT_S)
 
     def _begin_to_stop(self) -> None:
         with self._lock:

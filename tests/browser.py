@@ -16,6 +16,7 @@ import pytest
 
 REQUIRED = "FORMWRIGHT_REQUIRE"  # names of what must not be skipped
 PATIENCE = 60  # seconds that a page may take
+BETWEEN = ("aborted by navigation", "Cannot find context")  # said between two pages
 LOCAL = ("about", "blob", "chrome", "data")  # schemes that ask nobody
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
@@ -51,10 +52,18 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
     def wait(self, script, *arguments):
-        """Until the JavaScript expression is true. Returns its value."""
+        """Until the JavaScript expression is true, on this page or the next. Returns its value."""
+        from selenium.common.exceptions import WebDriverException
         from selenium.webdriver.support.ui import WebDriverWait
 
-        look = lambda driver: driver.execute_script(f"return {script}", *arguments)  # noqa: E731
+        def look(driver):
+            try:
+                return driver.execute_script(f"return {script}", *arguments)
+            except WebDriverException as error:
+                if any(said in str(error.msg) for said in BETWEEN):
+                    return None
+                raise
+
         return WebDriverWait(self.driver, PATIENCE, poll_frequency=0.02).until(look, script)
 
     def complaints(self):

@@ -1,12 +1,22 @@
-"""What every test starts from: fixed seeds, no graphs left by another test, and a browser for
-those that ask for one; and what keeps the whole of them cheap."""
+"""What every test starts from: fixed seeds, no graphs left by another test, nothing that a slow
+machine could make fail, and a browser for those that ask for one; and what keeps all of it cheap.
+"""
 
 import gc
+import os
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from .browser import browser
+
+# no example has a time limit; what `@settings` of a test leaves open is as it is here
+settings.register_profile("formwright", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("formwright")
+
+# Ray kills workers where it takes the machine's memory for full, whoever has filled it
+os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -17,7 +17,7 @@ def test_example(path, tmp_path):
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        timeout=300,
+        timeout=900,
     )
 
     assert done.returncode == 0, done.stderr[-3000:]

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .. import names
-from ..errors import InvalidRequest, OutOfRange
+from ..errors import InternalError, InvalidRequest, OutOfRange
 from ..rpc.methods import METHODS, STREAMS
 from ..status import message_of, row_of
 from ..store import open_store
@@ -36,12 +36,12 @@ class Local:
 
     def unary(self, method: str, request: Any) -> Any:
         check_open(self)
-        with _as_a_server_says():
+        with self._as_a_server_says():
             return HANDLERS[method](self._store, request)
 
     def stream(self, method: str, request: Any) -> Generator[Any, None, None]:
         check_open(self)
-        with _as_a_server_says():
+        with self._as_a_server_says():
             if method == "WatchSearch":
                 yield from self._watch(request)
             else:
@@ -68,17 +68,18 @@ class Local:
         self.closed = True
         self._store.close()
 
-
-@contextmanager
-def _as_a_server_says() -> Iterator[None]:
-    """Over the wire exceptions of the search become those of the service; here as well."""
-    try:
-        yield
-    except Exception as error:
-        row = row_of(error)
-        if row is None or isinstance(error, row.raised):
-            raise
-        made = row.raised(message_of(error))
-        if isinstance(made, InvalidRequest):
-            made.field = getattr(error, "field", "") or ""
-        raise made from None
+    @contextmanager
+    def _as_a_server_says(self) -> Iterator[None]:
+        """Over the wire exceptions of the search become those of the service; here as well."""
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, InternalError):
+                check_open(self)  # closed in the middle of it, and so no fault of the database
+            row = row_of(error)
+            if row is None or isinstance(error, row.raised):
+                raise
+            made = row.raised(message_of(error))
+            if isinstance(made, InvalidRequest):
+                made.field = getattr(error, "field", "") or ""
+            raise made from None

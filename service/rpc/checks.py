@@ -5,7 +5,8 @@ Next: `searches.py`, `trials.py`, which use it.
 
 from __future__ import annotations
 
-from ..errors import InvalidRequest
+from ..errors import Forbidden, InvalidRequest
+from ..store import Store
 
 PAGE, LARGEST_PAGE = 50, 200
 REQUEST_ID, DISPLAY_NAME = 100, 200  # characters
@@ -35,8 +36,11 @@ def request_id(given: str) -> str:
     return text(given, REQUEST_ID, "request_id")
 
 
-def priority(given: int, field: str = "priority") -> int:
-    """Raises InvalidRequest."""
+def priority(store: Store, given: int, field: str = "priority") -> int:
+    """Raises InvalidRequest; Forbidden for one above the searches of others, where each sees their
+    own only."""
     if not -PRIORITY <= given <= PRIORITY:
         raise InvalidRequest(f"{field}: wanted -{PRIORITY} to {PRIORITY}, got {given}", field)
+    if given > 0 and not store.sees_all:
+        raise Forbidden(f"{field}: above 0 it needs a token with the scope admin, got {given}")
     return given

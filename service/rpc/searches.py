@@ -14,12 +14,12 @@ from ..wire import search_pb2 as pb
 from .checks import DISPLAY_NAME, page_size, priority, request_id, text
 
 # path in an update mask -> how its value is read
-UPDATES: dict[str, Callable[[pb.Search], Any]] = {
-    "display_name": lambda s: text(s.display_name, DISPLAY_NAME, "search.display_name"),
-    "priority": lambda s: priority(s.priority, "search.priority"),
-    "spec.trials": lambda s: s.spec.trials,
-    "spec.seconds": lambda s: s.spec.seconds,
-    "spec.flops": lambda s: s.spec.flops,
+UPDATES: dict[str, Callable[[Store, pb.Search], Any]] = {
+    "display_name": lambda _, s: text(s.display_name, DISPLAY_NAME, "search.display_name"),
+    "priority": lambda store, s: priority(store, s.priority, "search.priority"),
+    "spec.trials": lambda _, s: s.spec.trials,
+    "spec.seconds": lambda _, s: s.spec.seconds,
+    "spec.flops": lambda _, s: s.spec.flops,
 }
 
 
@@ -27,7 +27,7 @@ def create_search(store: Store, request: pb.CreateSearchRequest) -> pb.CreateSea
     spec = convert.from_spec(request.spec).check_names()
     id = store.request(request_id(request.request_id))
     shown = text(request.display_name, DISPLAY_NAME, "display_name")
-    first = priority(request.priority)
+    first = priority(store, request.priority)
     if request.validate_only:
         asked = pb.Search(spec=convert.to_spec(spec), display_name=shown, priority=first)
         return pb.CreateSearchResponse(search=asked, plan=convert.to_plan(plan_of(spec)))
@@ -58,7 +58,7 @@ def update_search(store: Store, request: pb.UpdateSearchRequest) -> pb.UpdateSea
         if path not in UPDATES:
             said = f"{path[:50]!r} cannot be changed; wanted some of {', '.join(UPDATES)}"
             raise InvalidRequest(said, "update_mask")
-    changes = {path.removeprefix("spec."): UPDATES[path](search) for path in paths}
+    changes = {path.removeprefix("spec."): UPDATES[path](store, search) for path in paths}
     changed = store.update_search(
         id,
         changes,

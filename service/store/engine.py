@@ -64,6 +64,11 @@ class Database:
         view._writer = self._writer.execution_options(**{_SEES: owner})
         return view
 
+    @property
+    def is_view(self) -> bool:
+        """Whether it is that of somebody who sees only what belongs to one owner."""
+        return _SEES in self._reader.get_execution_options()
+
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that sees one state of the database from its first statement on."""

@@ -98,6 +98,11 @@ class Store:
             self._views[key] = view
         return self._views[key]
 
+    @property
+    def sees_all(self) -> bool:
+        """Whether this is nobody's view, or that of somebody who sees everything."""
+        return not self._database.is_view
+
     def request(self, id: str) -> str:
         """What the store calls a request: the same id of another owner is another request."""
         if not (id and self._owner):

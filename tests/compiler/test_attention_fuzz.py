@@ -33,7 +33,7 @@ from .spellings import (
 )
 
 LONG = int(os.environ.get("FORMWRIGHT_FUZZ", "0"))
-SETTINGS = settings(max_examples=LONG or 65, deadline=None, derandomize=not LONG)
+SETTINGS = settings(max_examples=LONG or 45, deadline=None, derandomize=not LONG)
 DOUBLE = {"dtype": torch.float64}
 MUTANTS = [(stage, name) for stage, changes in MUTATIONS.items() for name in changes]
 

@@ -60,6 +60,7 @@ def test_other_compilations_keep_their_patterns():
     def attention(q, k, v):
         return F.softmax(q @ k.transpose(-1, -2) / 4, -1) @ v
 
+    counters.clear()  # of the tests before
     q, k, v = (torch.randn(2, 3, 8, 16) for _ in range(3))
     with torch.no_grad():
         torch.compile(attention, backend="formwright", options={"attention": False})(q, k, v)

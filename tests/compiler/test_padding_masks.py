@@ -2,6 +2,7 @@
 
 import functools
 import math
+import os
 
 import pytest
 import torch
@@ -67,11 +68,12 @@ def made(kind):
     return net, torch.compile(net, backend="formwright", options=options, fullgraph=True)
 
 
+LONG = int(os.environ.get("FORMWRIGHT_FUZZ", "0"))  # so many, and others each time
 masks = st.lists(st.lists(st.booleans(), min_size=L, max_size=L), min_size=B, max_size=B)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=LONG or 40, deadline=None, derandomize=not LONG)
 @given(cells=masks)
 def test_any_mask(kind, cells):
     net, packed = made(kind)

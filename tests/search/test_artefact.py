@@ -128,7 +128,7 @@ def test_the_card_says_how_to_load_it_and_that_works_elsewhere(made, tmp_path):
 
     done = subprocess.run(
         [sys.executable, "-c", code + after],
-        capture_output=True, text=True, cwd=folder.parent, timeout=120,
+        capture_output=True, text=True, cwd=folder.parent, timeout=600,
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr

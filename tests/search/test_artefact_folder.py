@@ -196,7 +196,7 @@ def test_a_kill_leaves_no_folder_that_looks_whole(whole, tmp_path, quick):
     """Whenever it comes; and the next one clears up and makes what it would have been."""
     given = [str(tmp_path / "one"), BARE.to_json(), TINY.to_json()]
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, *given], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", KILLED, *given], capture_output=True, text=True, timeout=600
     )
 
     assert done.stdout.splitlines() == ["9 False 1"] * 3, done.stderr

@@ -143,7 +143,7 @@ def measured(spec, batch, threads, target, deadline):
 print("ready", flush=True)
 sys.stdin.readline()
 spec = ArchSpec.from_json(sys.argv[2])
-found = predict(spec, batch=4, threads=1, target="eager", deadline=Deadline.after(60),
+found = predict(spec, batch=4, threads=1, target="eager", deadline=Deadline.after(600),
                 measured=measured)
 print(found.median_ms)
 """
@@ -159,7 +159,7 @@ def test_two_processes_measure_a_layer_once(tmp_path):
     for worker in two:
         worker.stdin.write("\n")
         worker.stdin.flush()
-    said = [worker.communicate(timeout=60)[0] for worker in two]
+    said = [worker.communicate(timeout=600)[0] for worker in two]
 
     lines = asked.read_text().split()
     assert len(lines) == len(set(lines)) == 7
@@ -170,7 +170,7 @@ def test_whoever_waits_for_another_worker_waits_no_longer_than_it_has():
     spec = images(layer())
     fingerprint = skeleton(spec).fingerprint()
     with (
-        store().locked(SMALL, fingerprint, Deadline.after(60)),
+        store().locked(SMALL, fingerprint, Deadline.after(600)),
         pytest.raises(EvaluationError, match="waiting for a layer that another worker measures"),
     ):
         run(spec, invented(), deadline=Deadline.after(0.1))

@@ -161,24 +161,32 @@ def test_without_a_terminal_there_are_few_lines(events):
     assert lines[-1].startswith("24/24  ")
 
 
-def test_a_terminal_is_drawn_to_and_left_clean(events):
+def drawing():
+    """The threads that draw, once each has had time to end."""
+    threads = [each for each in threading.enumerate() if each.name == "formwright-board"]
+    for thread in threads:
+        thread.join(20)
+    return [thread for thread in threads if thread.is_alive()]
+
+
+def test_a_terminal_is_drawn_to_and_left_clean(events, tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(tmp_path))  # nobody else measures here
     console = Console(file=io.StringIO(), width=100, height=40, force_terminal=True)
-    before = threading.active_count()
     with showing(SPEC, events[:3], console=console) as seen:
         for event in events[3:]:
             seen(event)
 
     assert "front so far" in console.file.getvalue() or "running" in console.file.getvalue()
     assert console.file.getvalue().endswith("\x1b[2K") or "\x1b[1A" in console.file.getvalue()
-    assert threading.active_count() == before
+    assert drawing() == []
 
 
-def test_drawing_stops_when_the_search_raises(events):
+def test_drawing_stops_when_the_search_raises(tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
     console = Console(file=io.StringIO(), width=100, force_terminal=True)
-    before = threading.active_count()
     with pytest.raises(RuntimeError, match="over"), drawn(Board(SPEC), console, lambda: 0.0):
         raise RuntimeError("over")
-    assert threading.active_count() == before
+    assert drawing() == []
 
 
 def test_a_measurement_of_others_does_not_hold_up_the_end(tmp_path, monkeypatch):
@@ -208,9 +216,7 @@ def test_a_measurement_of_others_does_not_hold_up_the_end(tmp_path, monkeypatch)
     ended_meanwhile, shown = measuring.is_alive(), console.file.getvalue()
     over.set()
     measuring.join()
-    for thread in threading.enumerate():
-        if thread.name == "formwright-board":
-            thread.join()
+    assert drawing() == []
 
     assert ended_meanwhile
     assert console.file.getvalue() == shown  # nothing is drawn behind the end

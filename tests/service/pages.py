@@ -14,6 +14,8 @@ from formwright.service.settings import Settings
 from formwright.service.watch import Hub
 from formwright.service.web.site import WebSite
 
+LIMIT_S = 120  # for whatever must come
+
 
 @contextmanager
 def showing(store, port=0, failures=None, **settings):
@@ -46,7 +48,7 @@ def showing(store, port=0, failures=None, **settings):
 
     thread = threading.Thread(target=lambda: asyncio.run(show()))
     thread.start()
-    assert started.wait(30)
+    assert started.wait(LIMIT_S)
     if "error" in told:
         thread.join()
         raise told["error"]
@@ -71,7 +73,7 @@ class Answer:
 def ask(url, path, method="GET", body=None, **headers):
     """An answer; redirects are not followed. `sec_fetch_site` is the header Sec-Fetch-Site."""
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
-    connection = http.client.HTTPConnection(*place(url), timeout=30)
+    connection = http.client.HTTPConnection(*place(url), timeout=LIMIT_S)
     try:
         connection.request(method, path, body, sent)
         return Answer(connection.getresponse())
@@ -81,7 +83,7 @@ def ask(url, path, method="GET", body=None, **headers):
 
 def ask_raw(url, data):
     """What comes back for these bytes, until the server hangs up."""
-    with socket.create_connection(place(url), timeout=30) as wire:
+    with socket.create_connection(place(url), timeout=LIMIT_S) as wire:
         wire.sendall(data)
         found = b""
         try:
@@ -106,7 +108,7 @@ def log_in(url, token, **headers):
 @contextmanager
 def listening(url, path, **headers):
     """Yields an iterator over the events of a stream: name, number, data."""
-    connection = http.client.HTTPConnection(*place(url), timeout=30)
+    connection = http.client.HTTPConnection(*place(url), timeout=LIMIT_S)
     try:
         connection.request("GET", path, headers=headers)
         response = connection.getresponse()

@@ -71,7 +71,12 @@ def _run(command, user, folder):
         [str(part) for part in command],
         user=user,
         cwd=folder,
-        env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "TZ": "UTC"},
+        env={
+            "PATH": os.environ["PATH"],
+            "LC_ALL": "C.UTF-8",
+            "TZ": "UTC",
+            "PGCTLTIMEOUT": "600",  # seconds
+        },
         check=True,
         stdout=subprocess.DEVNULL,
     )

@@ -48,7 +48,7 @@ def hosting(path, *, tokens=False, tls=(), limits=None, failures=None):
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    assert started.wait(30)
+    assert started.wait(120)
     try:
         yield told["address"], told["host"]
     finally:

@@ -292,6 +292,21 @@ def test_an_id_of_a_request_means_something_to_its_owner_only(team):
     assert theirs.search.owner == "bob"
 
 
+def test_only_an_administrator_puts_a_search_before_those_of_others(team):
+    id = team.search(SearchState.QUEUED)
+    create = pb.CreateSearchRequest(spec=convert.to_spec(SMALL), priority=1)
+    update = pb.UpdateSearchRequest(
+        search=pb.Search(name=f"searches/{id}", priority=1), update_mask={"paths": ["priority"]}
+    )
+    for rpc, request in (("CreateSearch", create), ("UpdateSearch", update)):
+        code, said, _ = team.call(rpc, request, "submitter")
+        assert (code, "scope admin" in said) == ("PERMISSION_DENIED", True)
+        assert team.call(rpc, request, "admin")[0] == "OK"
+    create.priority = update.search.priority = -1  # behind them
+    assert team.call("CreateSearch", create, "submitter")[0] == "OK"
+    assert team.call("UpdateSearch", update, "submitter")[0] == "OK"
+
+
 @pytest.mark.parametrize("caller", CALLERS)
 def test_health_is_open_and_reflection_is_not(team, caller):
     sent = team.sent[caller]

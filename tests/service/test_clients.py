@@ -3,13 +3,14 @@
 import asyncio
 import inspect
 import threading
+from dataclasses import replace
 
 import pytest
 
 from formwright.search import SearchSpec, load
 from formwright.service import ArtifactState, AsyncClient, Client, SearchState
 from formwright.service.errors import InvalidRequest, NotFound, OutOfRange, Stale, Unavailable
-from formwright.service.store import open_store
+from formwright.service.store import Store, open_store
 
 from .servers import serving
 from .test_artifacts import CONTENTS, folder_of, made, searched
@@ -190,6 +191,20 @@ def test_a_client_that_is_closed_says_so(url, local):
         assert "closed" in str(asked)
 
 
+@pytest.mark.parametrize(("call", "method"), [("get", "get_search"), ("watch", "progress_of")])
+def test_a_local_client_that_is_closed_while_it_reads_says_so(path, call, method, monkeypatch):
+    with Client.local(path) as client:
+        id, read = client.submit(SearchSpec()).id, getattr(Store, method)
+
+        def closed_first(store, *given):
+            client.close()
+            return read(store, *given)
+
+        monkeypatch.setattr(Store, method, closed_first)
+        with pytest.raises(Unavailable, match="is closed"):
+            client.get(id) if call == "get" else list(client.watch(id))
+
+
 @pytest.mark.parametrize("local", [False, True])
 def test_asynchronous_watches_can_be_cancelled(url, local):
     async def run(made):
@@ -231,7 +246,8 @@ def test_local_watches_see_what_others_do(store, url):
 
 def test_a_trial_is_kept_by_the_scheduler_of_a_server(client, small, tmp_path):
     """The whole of it: searched, made by a keeper, fetched, loaded."""
-    search = client.wait(client.submit(small).id)
+    spec = replace(small, trials=1, objectives=("params", "flops"), sampler="random")
+    search = client.wait(client.submit(spec).id)
     best = client.best(search.id)[0]
     told = []
     to = client.fetch(search.id, best.number, tmp_path / "kept", seeds=1, told=told.append)

@@ -9,6 +9,7 @@ import pytest
 
 from formwright.search import SearchSpec
 from formwright.service.checks import database
+from formwright.service.store import health
 
 from . import planted
 
@@ -145,7 +146,9 @@ def no_such_database(world):
 @faults.row("integrity", "clock", "warning", "90.0 s behind ours", "timedatectl")
 def a_clock_that_is_wrong(world):
     postgresql(world)
-    world.clock = lambda: datetime.now(UTC) + timedelta(seconds=90)
+    there = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    world.patch.setattr(health, "clock", lambda connection: there)
+    world.clock = lambda: there + timedelta(seconds=90)
 
 
 @faults.row("integrity", "encoding", "failed", "SQL_ASCII", "createdb --encoding UTF8")

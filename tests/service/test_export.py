@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
-from socket import socket
 
 import optuna
 import pytest
@@ -25,6 +24,7 @@ from formwright.service import Client, local_server, result_of, study_of, to_fra
 from formwright.service.exports import Target, shown
 from formwright.service.records import SearchState
 from formwright.service.store import open_store
+from formwright.service.testing_unit import free_port
 
 SPEC = SearchSpec(objectives=("quality", "params"))
 HOSTILE = '=HYPERLINK("http://x") größer, "quoted"'
@@ -302,9 +302,7 @@ def test_optuna_dashboard_opens_it(export, records, tmp_path):
 @contextmanager
 def dashboard(url):
     """A function that asks the dashboard of a storage, which is a process of its own."""
-    with socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [Path(sys.executable).parent / "optuna-dashboard", url, "--quiet"]
     place = ["--host", "127.0.0.1", "--port", str(port), "--server", "wsgiref"]
     process = subprocess.Popen([*command, *place], env={**os.environ, "NO_PROXY": "*"})
@@ -316,13 +314,15 @@ def dashboard(url):
         return text if plain else json.loads(text)
 
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 240
         while time.monotonic() < until:
             assert process.poll() is None, "it has ended"
             with suppress(OSError):
                 get("/api/meta")
                 break
             time.sleep(0.1)
+        else:
+            raise AssertionError("it does not answer")
         yield get
     finally:
         process.terminate()

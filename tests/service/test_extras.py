@@ -120,7 +120,8 @@ for name in service.__all__:
     if name not in ("serve", "backup", "restore"):
         getattr(service, name)
 with service.Client(sys.argv[1]) as client:
-    made = client.submit(SearchSpec(trials=500, steps=2, target="eager"))
+    counts = {"objectives": ("params", "flops"), "sampler": "random"}
+    made = client.submit(SearchSpec(trials=500, **counts))
     assert client.plan(made.spec).samples[0].fingerprint()
     assert client.cancel(made.id).id == made.id
     assert list(client.watch(made.id))
@@ -138,7 +139,7 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
     "arguments",
     [
         ["submit", "--help"],
-        ["submit", "--trials", "1", "--steps", "1", "--target", "eager", "--watch"],
+        ["submit", "--trials=1", "--objectives", "params", "--sampler=random", "--watch"],
         ["submit", "--dry-run"],
         ["searches"],
         ["searches", "-o", "yaml"],

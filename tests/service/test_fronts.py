@@ -108,7 +108,7 @@ def test_the_best_by_weights(url):
 costs = st.lists(st.tuples(*[st.integers(0, 4)] * 3), max_size=40)
 
 
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 @given(costs)
 def test_undominated_by_its_definition(rows):
     table = np.array(rows, dtype=float).reshape(len(rows), 3)

@@ -19,7 +19,7 @@ from formwright.service.store import open_store
 from .servers import serving
 
 DROPPED = 0.3
-CALLS = 100  # of each of four threads
+CALLS = 60  # of each of four threads
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def dropping(upstream, seed):
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    assert started.wait(30)
+    assert started.wait(120)
     try:
         yield told["address"], counts
     finally:

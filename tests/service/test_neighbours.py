@@ -18,7 +18,8 @@ from formwright.service.store import migrate, open_store
 from formwright.service.store.engine import Database, read_url
 from formwright.service.store.schema import Base
 
-SERVERS = 8
+SERVERS = 3
+PROCESSES = 8
 COUNTS = SearchSpec(trials=4, objectives=("params", "flops"), sampler="random")
 
 
@@ -40,9 +41,50 @@ def schema_changes(url):
     return rows(url, "PRAGMA schema_version")
 
 
-def test_eight_servers_make_a_new_database_once(url, tmp_path, request):
-    other = request.getfixturevalue("postgresql")() if "postgresql" in url else tmp_path / "one.db"
-    open_store(str(other)).close()
+@pytest.fixture
+def other(url, tmp_path, request):
+    """A database of the same kind that one alone has made."""
+    made = request.getfixturevalue("postgresql")() if "postgresql" in url else tmp_path / "one.db"
+    open_store(str(made)).close()
+    return str(made)
+
+
+# it has loaded what it needs before it becomes many, and so they open the database at once
+OPENS = """
+import os, sys
+
+import psycopg
+from formwright.service.store import migrate, open_store
+
+ready, go = os.pipe()
+for at in range(int(sys.argv[2])):
+    if not os.fork():
+        os.close(go)
+        os.read(ready, 1)  # until the other end is closed
+        open_store(sys.argv[1]).close()
+        os._exit(0)
+os.close(go)
+ended = [os.wait()[1] for _ in range(int(sys.argv[2]))]
+print(ended)
+"""
+
+
+def test_eight_processes_make_a_new_database_once(url, other):
+    """As servers and schedulers do when they start."""
+    command = [sys.executable, "-c", OPENS, url, str(PROCESSES)]
+    done = subprocess.run(command, capture_output=True, text=True)
+
+    assert (done.stdout, done.stderr) == (f"{[0] * PROCESSES}\n", "")
+    check_made_once(url, other)
+
+
+def check_made_once(url, other):
+    assert schema_changes(url) == schema_changes(other)
+    assert rows(url, "SELECT count(*) FROM formwright_alembic_version") == [(1,)]
+    assert differences(url) == []
+
+
+def test_servers_share_a_database_from_its_first_moment_on(url, other):
     with ExitStack() as stack:
         servers = [start_server(url, workers=0) for _ in range(SERVERS)]
         for server in servers:
@@ -60,9 +102,7 @@ def test_eight_servers_make_a_new_database_once(url, tmp_path, request):
     assert {search.display_name for search in seen} == {f"from {SERVERS - 1}"}
     assert (ended.state, ended.revision) == (SearchState.SUCCEEDED, 1 + SERVERS)
     assert watched == [list(range(1, ended.last_sequence + 1))] * SERVERS
-    assert schema_changes(url) == schema_changes(str(other))
-    assert rows(url, "SELECT count(*) FROM formwright_alembic_version") == [(1,)]
-    assert differences(url) == []
+    check_made_once(url, other)
 
 
 def ours(url, request):

@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 
 import psycopg
 import pytest
@@ -107,6 +108,11 @@ def test_a_database_that_is_away_may_come_back(store, url):
                 text(f"ALTER TABLE formwright_{before} RENAME TO formwright_{after}")
             )
 
+    def come_back(client):
+        rename("away", "searches")
+        time.sleep(0.5)
+        client.cancel(search.id)
+
     search = store.create_search(SPEC, "")
     with serving(url) as address, Client(address) as client:
         events = client.watch(search.id)
@@ -114,12 +120,12 @@ def test_a_database_that_is_away_may_come_back(store, url):
         rename("searches", "away")
         with pytest.raises(Unavailable, match="failed"):
             client.get(search.id)
-        back = threading.Timer(0.5, rename, ["away", "searches"])
+        back = threading.Timer(0.5, come_back, [client])
         back.start()
         later = client.watch(search.id, 1)  # goes on once it is back
-        threading.Timer(1.0, client.cancel, [search.id]).start()
         assert [event.sequence for event in later] == [2]
         assert [event.sequence for event in events] == [2]
+        back.join()
         assert client.get(search.id).state == "CANCELLED"
 
 

@@ -20,10 +20,18 @@ from formwright.service.tls import server_credentials
 
 from .servers import serving
 
+LIMIT_S = 60.0
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """The look at what a server speaks has its time on a machine that is busy, too."""
+    monkeypatch.setattr("formwright.service.client.mismatch.PATIENCE_S", 30.0)
+
 
 def ask(address, **trust):
     """One call; how many searches there are."""
-    with Client(address, trust=Trust(**trust), timeout_s=2.0) as client:
+    with Client(address, trust=Trust(**trust), timeout_s=LIMIT_S) as client:
         return len(list(client.searches()))
 
 
@@ -31,7 +39,7 @@ def ask_awaiting(address, **trust):
     """The same by `AsyncClient`."""
 
     async def asked():
-        async with AsyncClient(address, trust=Trust(**trust), timeout_s=2.0) as client:
+        async with AsyncClient(address, trust=Trust(**trust), timeout_s=LIMIT_S) as client:
             return len([search async for search in client.searches()])
 
     return asyncio.run(asked())

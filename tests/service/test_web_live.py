@@ -7,7 +7,7 @@ import pytest
 
 from formwright.service.records import Action, SearchState
 from formwright.service.store import open_store
-from formwright.service.web import app, findings
+from formwright.service.web import app, findings, site
 
 from . import shown
 from .pages import ask, listening, showing
@@ -45,7 +45,8 @@ def test_whoever_begins_elsewhere_reads_all_anew(kept, after):
     assert names == ["beat", "news"]
 
 
-def test_streams_end_with_their_search_and_with_the_server(file_store):
+def test_streams_end_with_their_search_and_with_the_server(file_store, monkeypatch):
+    monkeypatch.setattr(site, "DRAIN_S", 60)
     claim, _ = shown.running(file_store, 2)
     last = file_store.get_search(claim.search.id).last_sequence
     where = f"/searches/{claim.search.id}/live?after={last}"
