@@ -20,8 +20,8 @@ demo: $(READY) ## compile a real Transformer; then serve, run, watch and query a
 	$(BIN)/python examples/01_compile_a_transformer.py
 	$(BIN)/python examples/06_whole_product.py
 
-test: $(READY) lint types ## lint, types and every test, on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+test: $(READY) lint types ## lint, types and every test, three at a time: some wait
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
 
 lint: $(READY) ## ruff: style and import order; buf: the proto files
 	$(BIN)/ruff check .
