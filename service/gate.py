@@ -8,12 +8,15 @@ grpc, nor http: it is given what was sent. Next: `access.py`, the nouns; `store/
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 
 from .access import EVERYBODY, Caller, Scope, hash_of, read_token
 from .errors import Forbidden, TooMany, Unauthenticated
@@ -27,7 +30,16 @@ BEARER = "bearer "
 NO_TOKEN = "this server wants a token; `formwright token create` makes one"
 TOO_MANY = "too many wrong tokens from this address; call again in a second"
 THREADS = 2
-LONGEST = 100  # of a session's secret
+T = TypeVar("T")
+LOOKS = 8  # of one address at once, for what is not known yet; more wait
+
+
+@dataclass(eq=False)
+class _Turns:
+    """Of one address: who has one, or waits for it."""
+
+    free: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOOKS))
+    wanted: int = 0
 
 
 class Gate:
@@ -49,8 +61,9 @@ class Gate:
         self._asking: dict[str, asyncio.Future[Caller]] = {}
         # of its own: many wrong tokens keep nothing else waiting
         self._threads = ThreadPoolExecutor(THREADS, "formwright-gate")
-        # and what writes keeps no look-up waiting for the database
         self._writing = ThreadPoolExecutor(1, "formwright-sessions")
+        self._closing = threading.Event()
+        self._turns: dict[str, _Turns] = {}
 
     @property
     def is_open(self) -> bool:
@@ -81,8 +94,7 @@ class Gate:
         if self._tokens is None:
             raise Unauthenticated("no token is asked for here")
         until = self._clock() + FRESH_S
-        write = asyncio.get_running_loop().run_in_executor
-        secret = await write(self._writing, self._tokens.open_session, caller, seconds)
+        secret = await self._write(self._tokens.open_session, caller, seconds)
         self._remember(_of(secret), caller, until)
         return secret
 
@@ -95,8 +107,7 @@ class Gate:
             await self.of_session(secret, peer)  # strangers have nothing written
         except Unauthenticated:
             return
-        write = asyncio.get_running_loop().run_in_executor
-        await write(self._writing, self._tokens.close_session, secret)
+        await self._write(self._tokens.close_session, secret)
         key = _of(secret)
         self._known.pop(key, None)
         self._asking.pop(key, None)  # what was read before says nothing now
@@ -104,28 +115,48 @@ class Gate:
     async def _let_in(
         self, key: str, ask: Callable[[str], Caller], given: str, peer: str
     ) -> Caller:
-        known = self._fresh(key)
-        if known is not None:
+        """Wrong ones are counted once they are known to be wrong, whether anybody still waits or
+        not; those of an address are looked up a few at a time."""
+        if (known := self._fresh(key)) is not None:
             return known
         # one that was good a moment ago, or is being looked up, is kept out by no wrong ones
-        expected = key in self._known or key in self._asking
-        if not expected:
-            try:
-                self._failures.take(peer)
-            except TooMany:
-                raise TooMany(TOO_MANY) from None
+        if key in self._known or key in self._asking:
+            return await self._asked(key, ask, given)
+        turns = self._turns.setdefault(peer, _Turns())
+        turns.wanted += 1
         try:
-            caller = await self._asked(key, ask, given)
-        except Unauthenticated:
-            self._known.pop(key, None)
+            await turns.free.acquire()
+        except BaseException:
+            self._gone(peer, turns)
             raise
-        except BaseException:  # nobody knows whether it is good
-            if not expected:
-                self._failures.give_back(peer)
-            raise
-        if not expected:
-            self._failures.give_back(peer)
-        return caller
+        asking = None
+        try:
+            if (known := self._fresh(key)) is not None:  # meanwhile
+                return known
+            if not self._failures.has(peer):
+                raise TooMany(TOO_MANY)
+            asking = self._ask(key, ask, given)
+        finally:
+            if asking is None:
+                self._ended(peer, turns)
+            else:
+                asking.add_done_callback(partial(self._was_looked_up, peer, turns))
+        return await asyncio.shield(asking)
+
+    def _was_looked_up(self, peer: str, turns: _Turns, asking: asyncio.Future[Caller]) -> None:
+        self._ended(peer, turns)
+        if not asking.cancelled() and isinstance(asking.exception(), Unauthenticated):
+            with suppress(TooMany):
+                self._failures.take(peer)
+
+    def _ended(self, peer: str, turns: _Turns) -> None:
+        turns.free.release()
+        self._gone(peer, turns)
+
+    def _gone(self, peer: str, turns: _Turns) -> None:
+        turns.wanted -= 1
+        if not turns.wanted:
+            self._turns.pop(peer, None)
 
     async def again(self, caller: Caller) -> None:
         """For what lasts, such as a watch. Raises Unauthenticated once the token is no good."""
@@ -134,26 +165,44 @@ class Gate:
         await self._asked(caller.token, self._tokens.caller_by_id, caller.token)
 
     async def _asked(self, key: str, ask: Callable[[str], Caller], given: str) -> Caller:
-        """What the store says; those who ask the same at the same time wait for one answer."""
+        """What the store says."""
+        return await asyncio.shield(self._ask(key, ask, given))
+
+    def _ask(self, key: str, ask: Callable[[str], Caller], given: str) -> asyncio.Future[Caller]:
+        """Those who ask the same at the same time wait for one answer."""
         asking = self._asking.get(key)
         if asking is None:
             until, run = self._clock() + FRESH_S, asyncio.get_running_loop().run_in_executor
             asking = asyncio.ensure_future(run(self._threads, ask, given))
             self._asking[key] = asking
             asking.add_done_callback(partial(self._was_asked, key, until))
-        return await asyncio.shield(asking)
+        return asking
 
     def _was_asked(self, key: str, until: float, asking: asyncio.Future[Caller]) -> None:
-        well = not asking.cancelled() and asking.exception() is None
-        if self._asking.get(key) is asking:  # else it is out of date
-            del self._asking[key]
-            if well:
-                self._remember(key, asking.result(), until)
+        error = asyncio.CancelledError() if asking.cancelled() else asking.exception()
+        if self._asking.get(key) is not asking:  # it is out of date
+            return
+        del self._asking[key]
+        if error is None:
+            self._remember(key, asking.result(), until)
+        elif isinstance(error, Unauthenticated):
+            self._known.pop(key, None)
+
+    async def _write(self, call: Callable[..., T], *given: object) -> T:
+        """In a thread of its own: what waits for the database keeps no look-up waiting. Once this
+        gate is closed nothing is written any more."""
+
+        def write() -> T:
+            with self._tokens.unless(self._closing.is_set) if self._tokens else nullcontext():
+                return call(*given)
+
+        return await asyncio.get_running_loop().run_in_executor(self._writing, write)
 
     def close(self) -> None:
-        """Nobody is let in any more."""
+        """Nobody is let in any more. Blocks until look-ups have ended."""
+        self._closing.set()
         for threads in (self._threads, self._writing):
-            threads.shutdown()
+            threads.shutdown(cancel_futures=True)
 
     def admit(self, caller: Caller, scope: Scope) -> None:
         """Counts a call. Raises Forbidden, TooMany."""
@@ -186,7 +235,7 @@ def check(caller: Caller, scope: Scope) -> None:
 
 def _of(secret: str) -> str:
     """What a session is remembered by: none is a token's too."""
-    return f"session {hash_of(secret[:LONGEST])}"
+    return f"session {hash_of(secret)}"
 
 
 def _bearer(authorization: str) -> str:

@@ -37,20 +37,20 @@ class Limits:
 
     def take(self, client: str) -> None:
         """Counts a call. Raises TooMany if it is one too many for now."""
+        if not self.has(client):
+            raise TooMany(f"more than {self.rate:g} calls a second; call again in a second")
+        if self.rate:
+            self._clients[client].left -= 1.0
+
+    def has(self, client: str) -> bool:
+        """Whether one more call would not be too many for now."""
         if not self.rate:
-            return
+            return True
         burst, now = max(1.0, BURST_S * self.rate), self.clock()
         known = self._of(client, burst, now)
         known.left = min(burst, known.left + (now - known.seen) * self.rate)
         known.seen = now
-        if known.left < 1.0:
-            raise TooMany(f"more than {self.rate:g} calls a second; call again in a second")
-        known.left -= 1.0
-
-    def give_back(self, client: str) -> None:
-        """A call that was counted, and is not meant."""
-        if (known := self._clients.get(client)) is not None:
-            known.left += 1.0
+        return known.left >= 1.0
 
     @contextmanager
     def held(self, client: str) -> Iterator[None]:

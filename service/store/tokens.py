@@ -8,6 +8,8 @@ Next: `../access.py`, what a token is; `../gate.py`, who asks.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -93,6 +95,10 @@ class Tokens:
             if row is None:
                 raise Unauthenticated(NOT_VALID)
             return _caller(row, clock(connection))
+
+    def unless(self, gone: Callable[[], bool]) -> AbstractContextManager[None]:
+        """As `Database.unless`."""
+        return self._database.unless(gone)
 
     # sessions of the page
 

@@ -62,10 +62,9 @@ def test_a_slow_rate_lets_one_through(clock):
         limits.take("a")
     limits.take("b")
     clock.now += 10.0
+    assert limits.has("a")
     limits.take("a")
-    limits.give_back("a")  # it is not meant
-    limits.take("a")
-    limits.give_back("nobody")
+    assert not limits.has("a")
 
 
 def test_calls_at_once_are_counted_until_they_end(clock):
@@ -260,5 +259,5 @@ def test_the_same_asked_at_once_is_looked_up_once(file_store, monkeypatch, clock
 
     asyncio.run(story())
     assert looked.count(text) == 1
-    assert len(looked) == 1 + 2 * gate.FAILURES
+    assert 1 + 2 * gate.FAILURES <= len(looked) < 1 + 2 * gate.FAILURES + gate.LOOKS
     door.close()

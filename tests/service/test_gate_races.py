@@ -3,12 +3,14 @@ wrong. Next: `test_races.py`, the same elsewhere."""
 
 import asyncio
 import threading
+from contextlib import nullcontext
 
 import pytest
 
 from formwright.service.access import Caller, Scope, new_token
-from formwright.service.errors import DatabaseError, Unauthenticated
-from formwright.service.gate import Gate
+from formwright.service.errors import DatabaseError, TooMany, Unauthenticated
+from formwright.service.gate import LOOKS, Gate
+from formwright.service.limits import Limits
 
 LIMIT_S = 120
 
@@ -38,11 +40,14 @@ class Tokens:
     def close_session(self, secret):
         self.valid = False
 
+    def unless(self, gone):
+        return nullcontext()
+
 
 def told(story):
     async def begin():
         tokens = Tokens()
-        gate = Gate(tokens)
+        gate = Gate(tokens, failures=Limits(20.0, clock=lambda: 0.0))
         try:
             await asyncio.wait_for(story(gate, tokens), LIMIT_S)
         finally:
@@ -104,5 +109,67 @@ def test_a_token_that_nobody_could_look_at_is_no_wrong_one(way):
         tokens.caller_of = look
         tokens.open.set()
         await gate.caller(f"Bearer {new_token()[0]}", "a proxy")
+
+    told(story)
+
+
+def test_wrong_tokens_count_whether_their_senders_wait_or_not():
+    async def story(gate, tokens):
+        def wrong(text):
+            tokens.asked += 1
+            raise Unauthenticated("wrong")
+
+        tokens.caller_of = wrong
+        for _ in range(60):
+            sent = asyncio.ensure_future(gate.caller(f"Bearer {new_token()[0]}", "a stranger"))
+            await asyncio.sleep(0)
+            sent.cancel()
+            await asyncio.gather(sent, return_exceptions=True)
+            while gate._turns:  # until it was looked at all the same
+                await asyncio.sleep(0.001)
+        assert tokens.asked == 40
+        with pytest.raises(TooMany):
+            await gate.caller(f"Bearer {new_token()[0]}", "a stranger")
+        with pytest.raises(Unauthenticated):
+            await gate.caller(f"Bearer {new_token()[0]}", "somebody else")
+
+    told(story)
+
+
+def test_many_who_come_back_at_once_are_all_let_in():
+    """After a restart nobody is known, and behind a proxy all have one address."""
+
+    async def story(gate, tokens):
+        tokens.open.set()
+        sessions = [gate.of_session(f"secret {n}", "a proxy") for n in range(200)]
+        assert len(await asyncio.gather(*sessions)) == 200
+        assert not gate._turns
+
+    told(story)
+
+
+def test_strangers_wait_for_each_other_and_nobody_else_for_them():
+    async def story(gate, tokens):
+        look, asked = tokens.caller_of, []
+
+        def late(text):
+            asked.append(text)
+            assert tokens.open.wait(LIMIT_S)
+            raise Unauthenticated("wrong")
+
+        tokens.caller_of = late
+        sent = [
+            asyncio.ensure_future(gate.caller(f"Bearer {new_token()[0]}", "a stranger"))
+            for _ in range(100)
+        ]
+        await asyncio.sleep(0)
+        assert len(gate._asking) == LOOKS
+        for each in sent:
+            each.cancel()
+        await asyncio.gather(*sent, return_exceptions=True)
+        tokens.caller_of = look
+        tokens.open.set()
+        await gate.caller(f"Bearer {new_token()[0]}", "somebody else")
+        assert len(asked) <= LOOKS
 
     told(story)
