@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -50,43 +50,51 @@ async def serve(
     _check_free(settings.host, settings.port)
     page = _page(settings)
     store = open_store(settings.database)
-    gate = _gate(settings, store, wanted.tokens)
-    gates = [gate]
-    host, supervisor = Host(store, gate), Supervisor(settings, store)
+    gates = [_gate(settings, store, wanted.tokens)]
+    host, supervisor = Host(store, gates[0]), Supervisor(settings, store)
     host.metrics.follow("formwright_scheduler_restarts_total", lambda: supervisor.restarts)
-    port = _listen(host.server, settings.host, settings.port, credentials)
-    await host.start()
-    parts = [asyncio.ensure_future(part) for part in (host.run(), supervisor.run())]
-    if page is not None:
-        if page.needs.tokens is not wanted.tokens:  # each by its own address
-            gates.append(_gate(settings, store, page.needs.tokens))
-        page.show(store, gates[-1], host.hub, host.metrics.render)
-        parts.append(asyncio.ensure_future(page.run()))
-    running = asyncio.gather(*parts)
-    stopping = _on_signals()
-    if settings.with_parent:
-        _on_end_of_input(stopping)
-    ready(f"{bracketed(settings.host)}:{port}")
-    if page is not None and shows is not None:
-        shows(page.address)
+    parts: list[asyncio.Future[None]] = []
+    try:
+        port = _listen(host.server, settings.host, settings.port, credentials)
+        await host.start()
+        stopping = _on_signals()
+        if settings.with_parent:
+            _on_end_of_input(stopping)
+        if page is not None:
+            if page.needs.tokens is not wanted.tokens:  # each by its own address
+                gates.append(_gate(settings, store, page.needs.tokens))
+            page.show(store, gates[-1], host.hub, host.metrics.render)
+            parts.append(asyncio.ensure_future(page.run()))
+        parts += [asyncio.ensure_future(part) for part in (host.run(), supervisor.run())]
+        ready(f"{bracketed(settings.host)}:{port}")
+        if page is not None and shows is not None:
+            shows(page.address)
+        await _first(stopping, parts)
+    finally:
+        supervisor.stop()
+        if page is not None:
+            page.stop()
+        await host.stop()
+        ended = await asyncio.gather(*parts, return_exceptions=True)
+        for gate in gates:
+            await asyncio.to_thread(gate.close)
+        store.close()
+    for error in ended:
+        if isinstance(error, BaseException):
+            raise error
+
+
+async def _first(stopping: asyncio.Event, parts: Iterable[asyncio.Future[None]]) -> None:
+    """Until it is to stop, or one part has failed."""
     stopped = asyncio.ensure_future(stopping.wait())
+    running = asyncio.gather(*parts)
     waited: set[asyncio.Future[Any]] = {stopped, running}
     try:
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopped.cancel()
-        supervisor.stop()
-        if page is not None:
-            page.stop()
-        await host.stop()
-        try:
-            await running
-        finally:
-            # if one part has failed, the others end nevertheless
-            await asyncio.gather(*parts, return_exceptions=True)
-            for each in gates:
-                each.close()
-            store.close()
+        if running.done():
+            running.exception()  # which is raised once all has ended
 
 
 def _gate(settings: Settings, store: Store, asks: bool) -> Gate:

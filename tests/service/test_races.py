@@ -18,6 +18,7 @@ from formwright.service.certs import authority, issue
 from formwright.service.errors import InternalError, Stopping
 from formwright.service.records import ArtifactState, SearchState
 from formwright.service.scheduler import _on_signal
+from formwright.service.server import serve
 from formwright.service.settings import Settings
 from formwright.service.store import artifacts, open_store
 from formwright.service.store.backups import backup
@@ -158,6 +159,27 @@ def test_a_scheduler_that_cannot_be_started_is_started_later(file_store, monkeyp
         assert supervisor.restarts == 0  # none has ended
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("who", ["ready", "shows"])
+def test_a_server_that_cannot_say_where_it_is_ends(path, who, monkeypatch):
+    """Its standard output is gone, for instance."""
+
+    def gone(address):
+        raise BrokenPipeError("gone")
+
+    async def no_scheduler(*_):
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    async def story():
+        told = {"ready": [gone], "shows": [str, gone]}[who]
+        await asyncio.wait_for(serve(settings, *told), LIMIT_S)
+
+    monkeypatch.setattr(Supervisor, "_start", no_scheduler)
+    settings = Settings(database=str(path), port=0, web="127.0.0.1:0")
+    with pytest.raises(BrokenPipeError):
+        asyncio.run(story())
+    assert not path.with_name("store.db-wal").exists()  # it was closed in order
 
 
 def test_files_have_changed_once_they_may_be_read(tmp_path):
