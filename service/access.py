@@ -28,7 +28,7 @@ class Scope(IntEnum):
 
     READ = 1  # see what its owner's searches are and have found
     SUBMIT = 2  # make searches, change and end them
-    ADMIN = 3  # the same with everybody's
+    ADMIN = 3  # the same with everybody's, and before those of others
 
     @property
     def word(self) -> str:

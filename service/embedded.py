@@ -17,7 +17,7 @@ from typing import Any
 from .errors import SetupError
 from .settings import SETTINGS
 
-STOP_S = 60.0
+PIPE_S, STOP_S = 10.0, 60.0
 
 
 @contextmanager
@@ -67,11 +67,13 @@ def stop_server(process: subprocess.Popen[str]) -> None:
     """Ends it in order, and whatever it started with it."""
     if process.stdin is not None:
         process.stdin.close()
-    process.terminate()  # too: who has forked meanwhile holds that pipe open
-    try:
-        process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    # who has forked meanwhile holds that pipe open, and then a signal says so
+    for patience, insist in ((PIPE_S, process.terminate), (STOP_S, process.kill)):
+        try:
+            process.wait(patience)
+            break
+        except subprocess.TimeoutExpired:
+            insist()
+    process.wait()
     if process.stdout is not None:
         process.stdout.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -26,7 +26,8 @@ class Speaks(StrEnum):
 @dataclass(frozen=True)
 class Heard:
     """`certificate` is that of a port that speaks TLS, as PEM; `distrust` says why who trusts the
-    given CA would not take it, `refused` why it does not take us. `why` is for people."""
+    given CA would not take it, `refused` why it does not take us. `why` is for people: what is
+    wrong otherwise."""
 
     speaks: Speaks
     why: str = ""
@@ -50,12 +51,15 @@ def listen(
     """Begins TLS there, as who trusts the CAs in the file `ca` (the system's, if empty) and shows
     the certificate of `pair`: a certificate's file and its key's. Raises OSError for a file that
     cannot be used."""
-    heard = _handshake(host, port, limit_s, _greeting_grpc(trusting_all(), pair))
+    heard = _handshake(host, port, limit_s, _greeting_grpc(trusting_all(), None))
     if heard.speaks is not Speaks.TLS:
         return heard
+    # only who is trusted is shown who we are
     context = ssl.create_default_context(cafile=ca or None)
     trusting = _handshake(host, port, limit_s, _greeting_grpc(context, pair))
-    return Heard(Speaks.TLS, "", heard.certificate, trusting.distrust, heard.refused)
+    return replace(
+        trusting, speaks=Speaks.TLS, certificate=heard.certificate or trusting.certificate
+    )
 
 
 def trusting_all() -> ssl.SSLContext:
@@ -91,7 +95,7 @@ def _handshake(host: str, port: int, limit_s: float, context: ssl.SSLContext) ->
         except ssl.SSLError as error:
             reason = error.reason or ""
             if "ALERT" in reason:  # it is TLS, in which it refuses
-                return Heard(Speaks.TLS, refused=_words(reason))
+                return _refusing(reason)
             return Heard(Speaks.PLAIN, _words(reason))
         except TimeoutError:
             return Heard(Speaks.SILENT, f"it says nothing within {limit_s:.0f} s")
@@ -109,10 +113,21 @@ def _greeted(wrapped: ssl.SSLSocket) -> Heard:
         if not wrapped.recv(1):
             refused = "it hangs up, as on who shows no certificate or one that it does not trust"
     except ssl.SSLError as error:
-        refused = _words(error.reason or "")
+        return replace(_refusing(error.reason or ""), certificate=_pem(found))
     except OSError:  # it waits for us to speak
         pass
-    return Heard(Speaks.TLS, certificate=ssl.DER_cert_to_PEM_cert(found), refused=refused)
+    return Heard(Speaks.TLS, certificate=_pem(found), refused=refused)
+
+
+def _pem(found: bytes) -> str:
+    return ssl.DER_cert_to_PEM_cert(found)
+
+
+def _refusing(reason: str) -> Heard:
+    """What it says of our certificate, or of TLS as we speak it."""
+    if any(word in reason for word in ("CERT", "UNKNOWN_CA", "ACCESS_DENIED")):
+        return Heard(Speaks.TLS, refused=_words(reason))
+    return Heard(Speaks.TLS, why=_words(reason))
 
 
 def _words(reason: str) -> str:

@@ -51,6 +51,8 @@ def follow_parent(told: Callable[[], None], patience_s: float) -> None:
             continue
         try:
             told()
+        except Exception:
+            log.exception("this process ends, and not in order")
         finally:
             threading.Event().wait(patience_s)
             os._exit(4)

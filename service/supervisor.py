@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import sys
 
@@ -22,6 +23,8 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, LEASE_S  # no search waits longer than for a
 STEADY_S = 10.0  # one that lived for so long has not ended at once
 LETTING_GO_S = 30.0
 STDERR = 2  # what Ray prints is no answer of the server, whose standard output may be gone first
+# no process, no memory, no file is left: somebody may give one back
+_FOR_NOW = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 class Supervisor:
@@ -48,7 +51,9 @@ class Supervisor:
             started = loop.time()
             try:
                 self._process = await self._start(owner)
-            except OSError as error:  # no memory, no process, no file is left for now
+            except OSError as error:
+                if error.errno not in _FOR_NOW:
+                    raise
                 log.warning("the scheduler does not start, again in %.1f s: %s", wait, error)
             else:
                 code = await self._ended(self._process)

@@ -39,6 +39,9 @@ def server_context(certificate: str, key: str, client_ca: str = "") -> ssl.SSLCo
         if client_ca:
             context.load_verify_locations(client_ca)
             context.verify_mode = ssl.CERT_REQUIRED
+            # a session that is taken up again brings no certificate that could be looked at anew
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+            context.num_tickets = 0
     except ssl.SSLError as error:
         what = f"{certificate} and {key}" + (f", with {client_ca}" if client_ca else "")
         why = _reason(error, certificate, key, client_ca)

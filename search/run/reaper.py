@@ -22,6 +22,7 @@ from pathlib import Path
 import psutil
 
 LIMIT_S = 60.0  # for all of it
+FOLDER_S = 5.0  # for a folder that cannot be removed
 ROUND_S = 2.0  # for those that are killed to be gone
 
 
@@ -68,7 +69,7 @@ def end(rows: Sequence[tuple[int, float]], folder: str) -> None:
     the parent died before it could name one, and the empty word is on every command line."""
     if not folder:
         return
-    until = time.monotonic() + LIMIT_S
+    until, pause = time.monotonic() + LIMIT_S, 0.02
     while True:
         doomed = {p for top in _found(rows, folder) for p in (top, *_children(top)) if _alive(p)}
         for process in doomed:
@@ -78,7 +79,10 @@ def end(rows: Sequence[tuple[int, float]], folder: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         if (not doomed and not Path(folder).exists()) or time.monotonic() > until:
             return
-        time.sleep(0.02)
+        if not doomed:  # only the folder is left, which others may hold
+            until = min(until, time.monotonic() + FOLDER_S)
+        time.sleep(pause)
+        pause = min(2 * pause, 1.0)
 
 
 def _found(rows: Sequence[tuple[int, float]], folder: str) -> Iterator[psutil.Process]:

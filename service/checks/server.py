@@ -126,6 +126,9 @@ def _unreachable(look: Look, heard: Heard, address: str, named: bool) -> Finding
     if heard.speaks is Speaks.TLS and not tls:
         said = f"{address} speaks TLS, and we do not"
         return failed("server", said, look.variable("ca", "FILE") + ", the CA that signed it")
+    if heard.speaks is Speaks.TLS and heard.why:
+        said = f"{address} speaks TLS, and not as we do: {heard.why}"
+        return failed("server", said, "compare the versions of TLS and the ciphers of both")
     if heard.refused:
         said = f"{address} does not take us: {heard.refused}"
         remedy = look.variable("client_certificate", "FILE")

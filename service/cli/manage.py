@@ -49,7 +49,7 @@ def update_parser() -> argparse.ArgumentParser:
     made = parser("update", "Change a search: its name, its priority, what it may spend.")
     made.add_argument("search", help="its id")
     made.add_argument("--display-name", help="for people")
-    made.add_argument("--priority", type=int, help="the highest runs next")
+    made.add_argument("--priority", type=int, help="the highest runs next; above 0: admins")
     made.add_argument("--trials", type=int, help="how many architectures are tried")
     made.add_argument("--seconds", type=int, help="of evaluation in all; 0: no bound")
     made.add_argument("--flops", type=float, help="of training in all; 0: no bound")

@@ -50,7 +50,9 @@ def submit_parser() -> argparse.ArgumentParser:
     made.add_argument("--display-name", default="", help="for people")
     made.add_argument("--watch", action="store_true", help="show it until it has ended")
     made.add_argument("--dry-run", action="store_true", help="check it, and say what it would do")
-    made.add_argument("--priority", type=int, default=0, help="the highest runs next (default 0)")
+    made.add_argument(
+        "--priority", type=int, default=0, help="the highest runs next (default 0); above 0: admins"
+    )
     return made
 
 

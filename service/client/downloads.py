@@ -7,13 +7,17 @@ from. Next: `sync.py`.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import Failed, InternalError, InvalidRequest
 from ..records import ArtifactFile, ArtifactRecord, ArtifactState
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 def is_open(record: ArtifactRecord) -> bool:
@@ -45,7 +49,7 @@ class Download:
         digest = hashlib.sha256(content.encode()).hexdigest()[:12]
         self._half = self._to.parent / f".{self._to.name}.{digest}.part"
         self._parts = [Part(self._half, file) for file in record.files]
-        self._held = -1
+        self._held, self._closed = -1, False
 
     def missing(self) -> list[Part]:
         """What is to be fetched; makes the folder for it, and keeps others away from it until
@@ -53,17 +57,36 @@ class Download:
         if self._done:
             return []
         self._half.mkdir(parents=True, exist_ok=True)
-        try:
-            self._held = os.open(self._half, os.O_RDONLY)  # whoever ends lets go of it
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            said = f"another process fetches it to {self._to} now; wait for it, or name another"
-            raise InvalidRequest(said, "to") from error
+        self._hold()
         if _is_whole(self._to, self._record):  # which has ended meanwhile
-            self._half.rmdir()
+            with suppress(OSError):  # it may be the one that became whole
+                self._half.rmdir()
             self._done = True
             return []
         return [part for part in self._parts if not part.is_there()]
+
+    def _hold(self) -> None:
+        """Of this machine; where a file system knows no locks, whoever fetches takes care."""
+        try:
+            held = os.open(self._half, os.O_RDONLY)  # whoever ends lets go of it
+        except FileNotFoundError as error:  # it has got its name just now
+            raise self._taken() from error
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(held)
+            raise self._taken() from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                os.close(held)
+                raise
+        self._held = held
+        if self._closed:  # while a thread was on its way here
+            self.close()
+
+    def _taken(self) -> InvalidRequest:
+        said = f"another process fetches it to {self._to} now; wait for it, or name another"
+        return InvalidRequest(said, "to")
 
     def finish(self) -> Path:
         """The folder, under its name. Everything is there."""
@@ -75,9 +98,11 @@ class Download:
 
     def close(self) -> None:
         """Others may go on."""
-        if self._held >= 0:
-            os.close(self._held)
-            self._held = -1
+        self._closed, held, self._held = True, self._held, -1
+        if held >= 0:
+            with suppress(OSError):
+                fcntl.flock(held, fcntl.LOCK_UN)  # also for who was forked meanwhile
+            os.close(held)
 
 
 class Part:

@@ -42,6 +42,8 @@ def _of_tls(heard: Heard, trust: Trust) -> str:
         return "it does not speak TLS; an address of that machine itself is called without"
     if heard.distrust:
         return f"its certificate is not trusted: {heard.distrust}; see --ca"
+    if heard.why:
+        return f"it speaks TLS, and not as we do: {heard.why}"
     if heard.refused and trust.client_certificate:
         return f"it does not trust {trust.client_certificate}"
     if heard.refused:

@@ -195,7 +195,8 @@ class Client:
     ) -> Path:
         """The artefact of a trial, as a folder that `formwright.search.load` reads: has it made if
         need be, waits, and downloads what of it is not there already. `told` hears of each change.
-        Raises Failed if it cannot be made, InvalidRequest if the folder holds something else."""
+        Raises Failed if it cannot be made, InvalidRequest if the folder holds something
+        else or somebody fetches to it now."""
         check_folder(to, self._known(id, number))
         record = self.keep(id, number, seeds=seeds)
         told(record)

@@ -36,11 +36,11 @@ def request_id(given: str) -> str:
     return text(given, REQUEST_ID, "request_id")
 
 
-def priority(store: Store, given: int, field: str = "priority") -> int:
-    """Raises InvalidRequest; Forbidden for one above the searches of others, where each sees their
-    own only."""
+def priority(store: Store, given: int, field: str = "priority", now: int = 0) -> int:
+    """Raises InvalidRequest; Forbidden for one that comes before the searches of others, where each
+    sees their own only, and that is not what the search has `now`."""
     if not -PRIORITY <= given <= PRIORITY:
         raise InvalidRequest(f"{field}: wanted -{PRIORITY} to {PRIORITY}, got {given}", field)
-    if given > 0 and not store.sees_all:
+    if given > max(0, now) and not store.sees_all:
         raise Forbidden(f"{field}: above 0 it needs a token with the scope admin, got {given}")
     return given

@@ -16,11 +16,18 @@ from .checks import DISPLAY_NAME, page_size, priority, request_id, text
 # path in an update mask -> how its value is read
 UPDATES: dict[str, Callable[[Store, pb.Search], Any]] = {
     "display_name": lambda _, s: text(s.display_name, DISPLAY_NAME, "search.display_name"),
-    "priority": lambda store, s: priority(store, s.priority, "search.priority"),
+    "priority": lambda store, s: _priority(store, s),
     "spec.trials": lambda _, s: s.spec.trials,
     "spec.seconds": lambda _, s: s.spec.seconds,
     "spec.flops": lambda _, s: s.spec.flops,
 }
+
+
+def _priority(store: Store, asked: pb.Search) -> int:
+    now = 0
+    if asked.priority > 0 and not store.sees_all:
+        now = store.get_search(names.search_id(asked.name, "search.name")).priority
+    return priority(store, asked.priority, "search.priority", now)
 
 
 def create_search(store: Store, request: pb.CreateSearchRequest) -> pb.CreateSearchResponse:

@@ -302,6 +302,7 @@ def test_only_an_administrator_puts_a_search_before_those_of_others(team):
         code, said, _ = team.call(rpc, request, "submitter")
         assert (code, "scope admin" in said) == ("PERMISSION_DENIED", True)
         assert team.call(rpc, request, "admin")[0] == "OK"
+    assert team.call("UpdateSearch", update, "submitter")[0] == "OK"  # what it has by now
     create.priority = update.search.priority = -1  # behind them
     assert team.call("CreateSearch", create, "submitter")[0] == "OK"
     assert team.call("UpdateSearch", update, "submitter")[0] == "OK"

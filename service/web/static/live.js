@@ -52,9 +52,9 @@ async function look() {
     while (wanted) {
       wanted = false;
       const fresh = await refresh();
-      well();
+      if (fresh !== undefined) well();
       await new Promise((done) => setTimeout(done, LEAST_MS));
-      if (!fresh) wanted = true;
+      if (fresh === false) wanted = true;
     }
   } catch (error) {
     lost(error);

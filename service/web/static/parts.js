@@ -52,8 +52,9 @@ function mayPut(part) {
   return chosen.isCollapsed || !chosen.containsNode(part, true); // somebody is copying it
 }
 
-// Asks for all figures; returns whether they are as of now.
-export async function figures() {
+// Asks for all figures; returns whether they are as of now, and nothing once `late` says that
+// somebody else has asked since.
+export async function figures(late = () => false) {
   let fresh = true;
   for (const place of document.querySelectorAll("[data-from]")) {
     let figure;
@@ -65,6 +66,7 @@ export async function figures() {
       if (error.status !== 404) throw error; // nothing has succeeded yet
       continue;
     }
+    if (late()) return undefined;
     const drawn = JSON.stringify(figure.plot);
     if (place.dataset.figure !== drawn) place.dataset.figure = drawn; // figures.js sees to it
     const said = document.getElementById(place.getAttribute("aria-describedby"));
@@ -76,10 +78,12 @@ export async function figures() {
 let asked = 0; // how often
 
 // Everything anew; returns whether it is as of now: what takes long is not made for every event.
+// Nothing is put, and nothing returned, once it has been asked for again: that is newer.
 export async function refresh() {
   const mine = ++asked;
   const text = await (await ask(location.href, "text/html")).text();
-  if (mine !== asked) return true; // what is older would come after what is newer
+  const late = () => mine !== asked;
+  if (late()) return undefined;
   const fresh = new DOMParser().parseFromString(text, "text/html");
   for (const part of fresh.querySelectorAll("[data-part]")) {
     const old = document.getElementById(part.id);
@@ -87,6 +91,7 @@ export async function refresh() {
     put(old, part);
     Object.assign(old.dataset, part.dataset);
   }
-  const now = await figures();
+  const now = await figures(late);
+  if (now === undefined) return undefined;
   return now && !fresh.querySelector('[data-fresh="no"]');
 }
