@@ -128,7 +128,8 @@ def _unreachable(look: Look, heard: Heard, address: str, named: bool) -> Finding
         return failed("server", said, look.variable("ca", "FILE") + ", the CA that signed it")
     if heard.speaks is Speaks.TLS and heard.why:
         said = f"{address} speaks TLS, and not as we do: {heard.why}"
-        return failed("server", said, "compare the versions of TLS and the ciphers of both")
+        remedy = "compare the versions of TLS and the ciphers of both"
+        return failed("server", said, f"{remedy}; or {look.variable('client_certificate', 'FILE')}")
     if heard.refused:
         said = f"{address} does not take us: {heard.refused}"
         remedy = look.variable("client_certificate", "FILE")

@@ -11,6 +11,7 @@ from ..handshake import Heard, Speaks, host_and_port, listen
 from .trust import Trust
 
 PATIENCE_S = 1.0
+_WANTS = "it wants a certificate of its clients: --client-certificate, --client-key"
 
 
 def mismatch(server: str, trust: Trust) -> str:
@@ -43,9 +44,12 @@ def _of_tls(heard: Heard, trust: Trust) -> str:
     if heard.distrust:
         return f"its certificate is not trusted: {heard.distrust}; see --ca"
     if heard.why:
-        return f"it speaks TLS, and not as we do: {heard.why}"
+        said = f"it speaks TLS, and not as we do: {heard.why}"
+        if "handshake failure" in heard.why and not trust.client_certificate:
+            said += f"; perhaps {_WANTS}"  # TLS 1.2 has one word for this and for no common cipher
+        return said
     if heard.refused and trust.client_certificate:
         return f"it does not trust {trust.client_certificate}"
     if heard.refused:
-        return "it wants a certificate of its clients: --client-certificate, --client-key"
+        return _WANTS
     return ""
