@@ -11,6 +11,7 @@ from formwright.service.certs import authority, issue
 from formwright.service.client.mismatch import mismatch
 from formwright.service.client.trust import Trust
 from formwright.service.handshake import Speaks, listen
+from formwright.service.tls import server_context
 
 LIMIT_S = 60
 
@@ -89,3 +90,22 @@ def test_no_shared_cipher_is_not_about_certificates(certificates):
         said = mismatch(f"127.0.0.1:{port}", mine)
     assert said.startswith("it speaks TLS, and not as we do: ")
     assert "certificate" not in said
+
+
+def test_where_clients_show_certificates_each_is_looked_at_anew(certificates):
+    """A session that is taken up again would bring none; who signs them may be another by then."""
+    ours = ssl.create_default_context(cafile=certificates.ca)
+    ours.load_cert_chain(*certificates.client)
+    context = server_context(*certificates.server, certificates.ca)
+    with speaking(context) as (port, seen):
+
+        def connect(session):
+            raw = socket.create_connection(("127.0.0.1", port), LIMIT_S)
+            with ours.wrap_socket(raw, server_hostname="127.0.0.1", session=session) as wrapped:
+                assert wrapped.recv(1) == b"x"
+                wrapped.recv(1)  # the end, behind any ticket
+                return wrapped.session, wrapped.session_reused
+
+        session, _ = connect(None)
+        assert connect(session)[1] is False
+    assert [type(each) for each in seen] == [bytes, bytes]
