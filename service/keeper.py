@@ -162,21 +162,27 @@ def main() -> int:
         parser.add_argument(name, required=True)
     given = parser.parse_args()
     logs.set_up_as_told()
-    folder = Path(given.folder)
+    folder, ending = Path(given.folder), threading.Event()
+    opened: list[Store] = []
+
+    def end() -> None:
+        ending.set()
+        for each in opened:
+            each.close()  # first: nothing is written of a folder that is half gone
+        shutil.rmtree(folder, ignore_errors=True)
+
+    # whoever is killed removes nothing, and then this one does
+    follow_parent(end, 0.0)
     try:
-        store = open_store(taken(SETTINGS["database"]))
-
-        def end() -> None:
-            store.close()  # first: nothing is written of a folder that is half gone
-            shutil.rmtree(folder, ignore_errors=True)
-
-        # whoever is killed removes nothing, and then this one does
-        follow_parent(end, 0.0)
-        keep_all(store, given.owner, folder)
-        store.close()
+        opened.append(open_store(taken(SETTINGS["database"])))
+        keep_all(opened[0], given.owner, folder)
+        opened[0].close()
     except ServiceError as error:
         log.error("%s", error)
         return 1
+    finally:
+        if ending.is_set():
+            threading.Event().wait()  # until `end` has removed all, and this process ends
     return 0
 
 

@@ -42,5 +42,6 @@ def priority(store: Store, given: int, field: str = "priority", now: int = 0) ->
     if not -PRIORITY <= given <= PRIORITY:
         raise InvalidRequest(f"{field}: wanted -{PRIORITY} to {PRIORITY}, got {given}", field)
     if given > max(0, now) and not store.sees_all:
-        raise Forbidden(f"{field}: above 0 it needs a token with the scope admin, got {given}")
+        said = "above 0, before the searches of others, it needs a token with the scope admin"
+        raise Forbidden(f"{field}: {said}; got {given}")
     return given

@@ -250,9 +250,8 @@ async def _login(site: Site, request: Request) -> Response:
         return await _login_page(site, way, f"{error}.", status)
     except Exception as error:
         return await _error(site, error)
-    with contextlib.suppress(
-        DatabaseError, TooMany
-    ):  # an older one of this browser ends by itself too
+    # an older one of this browser ends by itself too
+    with contextlib.suppress(DatabaseError, TooMany):
         await site.door.leave(request)
     answer = RedirectResponse(way, 303)
     site.door.remember(answer, secret)
