@@ -43,24 +43,30 @@ class Span:
 
     def share(self, trials: Iterable[Measured]) -> float:
         """What part of the box the trials dominate, from 0 to 1."""
+        if self.estimated:
+            growing = Growing(self)
+            for trial in trials:
+                growing.add(trial)
+            return growing.share
         found = [place for trial in trials if (place := self.place(trial))]
         if not found:
             return 0.0
         sides = len(self.metrics)
-        if self.estimated:
-            sampled = Sampled(sides)
-            return [sampled.add([x / EDGE for x in place]) for place in found][-1]
         return hypervolume(found, [EDGE] * sides) / EDGE**sides
 
     @property
     def estimated(self) -> bool:
         """Whether shares of it are estimates."""
-        return len(self.metrics) > EXACT
+        return is_estimated(self.metrics)
 
     def place(self, trial: Measured) -> list[float]:
         """Where in the box it is; nowhere if it lacks a metric."""
         point = costs(trial.values, self.metrics)
         return self._place(point) if point else []
+
+    def unit_place(self, trial: Measured) -> list[float]:
+        """The same with the whole box from 0 to 1."""
+        return [x / EDGE for x in self.place(trial)]
 
     def _place(self, point: Sequence[float]) -> list[float]:
         """Each side from 0, the best, to 1, the worst; a side without length counts as won."""
@@ -80,8 +86,8 @@ class Growing:
     def add(self, trial: Measured) -> float:
         """The share, this one counted too."""
         if self._sampled is not None:
-            if place := self._span.place(trial):
-                self.share = self._sampled.add([x / EDGE for x in place])
+            if place := self._span.unit_place(trial):
+                self.share = self._sampled.add(place)
         elif joins(trial, self._front, self._span.metrics):
             self.share = self._span.share(self._front)
         return self.share
@@ -96,8 +102,8 @@ def in_orders(
     if span.estimated:
         empty = mask([2.0] * len(span.metrics))
         for trial in trials:
-            place = span.place(trial)
-            masks.append(mask([x / EDGE for x in place]) if place else empty)
+            place = span.unit_place(trial)
+            masks.append(mask(place) if place else empty)
     made = []
     for order in orders:
         growing, share = Growing(span), 0.0
@@ -113,6 +119,11 @@ def in_orders(
             column.append(share)
         made.append(column)
     return made
+
+
+def is_estimated(metrics: Sequence[Metric]) -> bool:
+    """Whether shares of a box of these are estimates."""
+    return len(metrics) > EXACT
 
 
 def costs(values: Mapping[str, float], metrics: Sequence[Metric]) -> tuple[float, ...]:

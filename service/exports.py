@@ -51,7 +51,7 @@ class Target:
         form = form or Path(text).suffix.removeprefix(".").lower()
         if form not in FORMS:
             known = ", ".join([*(f"FILE.{known}" for known in FORMS), "optuna:URL", "optuna:FILE"])
-            raise InvalidRequest(f"{one_line(shown(text), 80)!r} is none of {known}", "to")
+            raise InvalidRequest(f"{one_line(redacted(text), 80)!r} is none of {known}", "to")
         return cls(form, text)
 
     @property
@@ -59,16 +59,7 @@ class Target:
         return self.form == STUDY
 
     def __str__(self) -> str:
-        return shown(f"{STUDY}:{self.place}" if self.is_study else self.place)
-
-
-def shown(place: str) -> str:
-    """Without a password.
-
-    >>> shown("postgresql://me:secret@host/db?sslpassword=too")
-    'postgresql://me:***@host/db?sslpassword=***'
-    """
-    return redacted(place)
+        return redacted(f"{STUDY}:{self.place}" if self.is_study else self.place)
 
 
 def export(
@@ -181,4 +172,4 @@ def _keep_out(place: str) -> None:
     with suppress(SetupError):  # a driver that is not ours
         if examine(url).found:
             said = "holds searches; a study can live beside them, in tables of its own: --beside"
-            raise NotAllowed(f"{shown(place)} {said}")
+            raise NotAllowed(f"{redacted(place)} {said}")

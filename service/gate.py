@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -94,7 +94,7 @@ class Gate:
         if self._tokens is None:
             raise Unauthenticated("no token is asked for here")
         until = self._clock() + FRESH_S
-        secret = await self._write(self._tokens.open_session, caller, seconds)
+        secret = await self._write(self._tokens, self._tokens.open_session, caller, seconds)
         self._remember(_of(secret), caller, until)
         return secret
 
@@ -107,7 +107,7 @@ class Gate:
             await self.of_session(secret, peer)  # strangers have nothing written
         except Unauthenticated:
             return
-        await self._write(self._tokens.close_session, secret)
+        await self._write(self._tokens, self._tokens.close_session, secret)
         key = _of(secret)
         self._known.pop(key, None)
         self._asking.pop(key, None)  # what was read before says nothing now
@@ -188,12 +188,12 @@ class Gate:
         elif isinstance(error, Unauthenticated):
             self._known.pop(key, None)
 
-    async def _write(self, call: Callable[..., T], *given: object) -> T:
+    async def _write(self, tokens: Tokens, call: Callable[..., T], *given: object) -> T:
         """In a thread of its own: what waits for the database keeps no look-up waiting. Once this
         gate is closed nothing is written any more."""
 
         def write() -> T:
-            with self._tokens.unless(self._closing.is_set) if self._tokens else nullcontext():
+            with tokens.unless(self._closing.is_set):
                 return call(*given)
 
         return await asyncio.get_running_loop().run_in_executor(self._writing, write)

@@ -107,20 +107,16 @@ def _handshake(host: str, port: int, limit_s: float, context: ssl.SSLContext) ->
 def _greeted(wrapped: ssl.SSLSocket) -> Heard:
     """A server that does not take our certificate shows it only after the greeting: gRPC, which
     speaks first where it takes us, hangs up without a word."""
-    found = wrapped.getpeercert(binary_form=True) or b""
+    shown = ssl.DER_cert_to_PEM_cert(wrapped.getpeercert(binary_form=True) or b"")
     refused = ""
     try:
         if not wrapped.recv(1):
             refused = "it hangs up, as on who shows no certificate or one that it does not trust"
     except ssl.SSLError as error:
-        return replace(_refusing(error.reason or ""), certificate=_pem(found))
+        return replace(_refusing(error.reason or ""), certificate=shown)
     except OSError:  # it waits for us to speak
         pass
-    return Heard(Speaks.TLS, certificate=_pem(found), refused=refused)
-
-
-def _pem(found: bytes) -> str:
-    return ssl.DER_cert_to_PEM_cert(found)
+    return Heard(Speaks.TLS, certificate=shown, refused=refused)
 
 
 def _refusing(reason: str) -> Heard:

@@ -28,6 +28,8 @@ def redacted(text: str) -> str:
 
     >>> redacted("no database postgresql://me:secret@host/name")
     'no database postgresql://me:***@host/name'
+    >>> redacted("postgresql://me:secret@host/db?sslpassword=too")
+    'postgresql://me:***@host/db?sslpassword=***'
     >>> redacted("authorization: Bearer abc.def")
     'authorization: Bearer ***'
     """

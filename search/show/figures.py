@@ -101,9 +101,9 @@ def history_figure(trials: Sequence[Told], front: Sequence[Told], metric: Metric
         best.append(value if not best else (max if up else min)(best[-1], value))
     drawn = thinned([t for t in known if t.number not in members], MOST)
     dots = [t for t in known if t.number in members]
-    name = "on the front"
+    name, mark = "on the front", "front"
     if dots and all(t.values[metric.name] == best[-1] for t in dots):
-        name = "the best"
+        name, mark = "the best", "best"
     line = {
         "type": "scatter", "mode": "lines", "name": "best so far", "hoverinfo": "skip",
         "x": [t.number for t in known], "y": best, "line": {"color": "@front", "shape": "hv"},
@@ -128,11 +128,8 @@ def history_figure(trials: Sequence[Told], front: Sequence[Told], metric: Metric
             {"title": {"text": capital(label(metric))}, **kind_of(values)},
             "closest",
         ),
-        columns=("trial", _head(metric), "architecture", name.split()[-1]),
-        rows=[
-            (*_cells(t, [metric]), name.split()[-1] if t.number in members else "")
-            for t in known[:ROWS]
-        ],
+        columns=("trial", _head(metric), "architecture", mark),
+        rows=[(*_cells(t, [metric]), mark if t.number in members else "") for t in known[:ROWS]],
         left_out=max(len(known) - ROWS, 0),
     )
 

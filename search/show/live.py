@@ -22,7 +22,7 @@ from ..errors import PoolError
 from ..evaluate.quiet import working
 from ..reasons import form
 from ..search_spec import SearchSpec
-from ..span import EXACT
+from ..span import is_estimated
 from ..told import Told
 from ..trial import TrialState
 from .board import Board
@@ -143,7 +143,7 @@ def draw(board: Board, now: float, elapsed: float) -> RenderableType:
     fit on a small terminal is cut at the end."""
     parts: list[RenderableType] = [_head(board), _bar(board, now, elapsed)]
     if curve := board.curve():
-        share = share_of_box(curve[-1], len(board.metrics) > EXACT)
+        share = share_of_box(curve[-1], is_estimated(board.metrics))
         parts.append(Text(f"hypervolume {share} of the box so far  {spark(curve)}"))
     parts += [line for state in ENDS_WITH_A_REASON if (line := _reasons(board, state))]
     if len(board.machines) > 1:

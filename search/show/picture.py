@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import SpecError
 from ..front import same_machine
 from ..result import Result, Step
-from ..span import EXACT
+from ..span import is_estimated
 from ..trial import Trial
 from .growths import Beside, growths
 from .panels import GRID, INK, draw_front, draw_growth, draw_history, of_two, spread, write_key
@@ -106,7 +106,7 @@ def _figure(
     draw_growth(axes["E"], curves, "evaluations")
     if timed:
         draw_growth(axes["S"], curves, "seconds")
-    about = ", estimated" if len(result.metrics) > EXACT else ""
+    about = ", estimated" if is_estimated(result.metrics) else ""
     axes["E"].set_title(f"Hypervolume (share of the box{about})")
     if len(curves) > 1:
         legend = axes["E"].legend(loc="lower right", handlelength=1.4, borderaxespad=0.1)

@@ -5,7 +5,7 @@ Only asked once a call has failed; nothing is sent but a handshake. Next: `../ha
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 from ..handshake import Heard, Speaks, host_and_port, listen
 from .trust import Trust
@@ -19,7 +19,9 @@ def mismatch(server: str, trust: Trust) -> str:
     host, port = host_and_port(server)
     if not host:
         return ""
-    ca, certificate, key = map(_path, (trust.ca, trust.client_certificate, trust.client_key))
+    ca, certificate, key = map(
+        os.path.expanduser, (trust.ca, trust.client_certificate, trust.client_key)
+    )
     pair = (certificate, key) if certificate else None
     try:
         heard = listen(host, port, PATIENCE_S, ca, pair)
@@ -29,10 +31,6 @@ def mismatch(server: str, trust: Trust) -> str:
         said = "it speaks TLS; name who signed its certificate: --ca FILE"
         return said if heard.speaks is Speaks.TLS else ""
     return _of_tls(heard, trust)
-
-
-def _path(given: str) -> str:
-    return str(Path(given).expanduser()) if given else ""
 
 
 def _of_tls(heard: Heard, trust: Trust) -> str:

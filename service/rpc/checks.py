@@ -5,6 +5,8 @@ Next: `searches.py`, `trials.py`, which use it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..errors import Forbidden, InvalidRequest
 from ..store import Store
 
@@ -36,12 +38,14 @@ def request_id(given: str) -> str:
     return text(given, REQUEST_ID, "request_id")
 
 
-def priority(store: Store, given: int, field: str = "priority", now: int = 0) -> int:
+def priority(
+    store: Store, given: int, field: str = "priority", now: Callable[[], int] = lambda: 0
+) -> int:
     """Raises InvalidRequest; Forbidden for one that comes before the searches of others, where each
-    sees their own only, and that is not what the search has `now`."""
+    sees their own only, and is above what the search has `now`, which is asked for then."""
     if not -PRIORITY <= given <= PRIORITY:
         raise InvalidRequest(f"{field}: wanted -{PRIORITY} to {PRIORITY}, got {given}", field)
-    if given > max(0, now) and not store.sees_all:
+    if given > 0 and not store.sees_all and given > now():
         said = "above 0, before the searches of others, it needs a token with the scope admin"
         raise Forbidden(f"{field}: {said}; got {given}")
     return given

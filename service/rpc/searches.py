@@ -13,21 +13,21 @@ from ..store import Store
 from ..wire import search_pb2 as pb
 from .checks import DISPLAY_NAME, page_size, priority, request_id, text
 
+
+def _priority(store: Store, asked: pb.Search) -> int:
+    id = names.search_id(asked.name, "search.name")
+    now = lambda: store.get_search(id).priority  # noqa: E731
+    return priority(store, asked.priority, "search.priority", now)
+
+
 # path in an update mask -> how its value is read
 UPDATES: dict[str, Callable[[Store, pb.Search], Any]] = {
     "display_name": lambda _, s: text(s.display_name, DISPLAY_NAME, "search.display_name"),
-    "priority": lambda store, s: _priority(store, s),
+    "priority": _priority,
     "spec.trials": lambda _, s: s.spec.trials,
     "spec.seconds": lambda _, s: s.spec.seconds,
     "spec.flops": lambda _, s: s.spec.flops,
 }
-
-
-def _priority(store: Store, asked: pb.Search) -> int:
-    now = 0
-    if asked.priority > 0 and not store.sees_all:
-        now = store.get_search(names.search_id(asked.name, "search.name")).priority
-    return priority(store, asked.priority, "search.priority", now)
 
 
 def create_search(store: Store, request: pb.CreateSearchRequest) -> pb.CreateSearchResponse:

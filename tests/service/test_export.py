@@ -21,8 +21,9 @@ from formwright.__main__ import main
 from formwright.search import SearchSpec, TrialState
 from formwright.search.testing import a_measurement, a_trial
 from formwright.service import Client, local_server, result_of, study_of, to_frame
-from formwright.service.exports import Target, shown
+from formwright.service.exports import Target
 from formwright.service.records import SearchState
+from formwright.service.redact import redacted
 from formwright.service.store import open_store
 from formwright.service.testing_unit import free_port
 
@@ -160,7 +161,7 @@ def test_a_study(export, records, searches, tmp_path, place, request):
     to = server or str(tmp_path / place)
     code, said = export("--to", f"optuna:{to}")
     assert code == 0, said
-    assert said == f"search {id}: 7 trials in {shown(f'optuna:{to}')}, study {id}"
+    assert said == f"search {id}: 7 trials in {redacted(f'optuna:{to}')}, study {id}"
 
     code, said = export("--to", f"optuna:{to}")
     assert code == 2

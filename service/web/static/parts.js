@@ -92,6 +92,5 @@ export async function refresh() {
     Object.assign(old.dataset, part.dataset);
   }
   const now = await figures(late);
-  if (now === undefined) return undefined;
   return now && !fresh.querySelector('[data-fresh="no"]');
 }
